@@ -1,0 +1,1 @@
+"""Is this formula right? Parse it, compare it with a trusted card, prove the answer."""
