@@ -330,10 +330,12 @@ def _decode(header: dict[str, Any], data: bytes) -> NDArray[Any]:
     if "balls" in header:
         from flint import arb
 
-        balls = np.empty(len(header["balls"]), dtype=object)
-        for i, numbers in enumerate(header["balls"]):
-            m, e, rm, re = map(int, numbers)
+        balls: NDArray[Any] = np.empty(len(header["balls"]), dtype=object)
+        for i, parts in enumerate(header["balls"]):
+            m, e, rm, re = map(int, parts)
             balls[i] = arb((m, e), (rm, re)) if rm else arb((m, e))
-        return balls.reshape(shape)
-    flat = np.frombuffer(data, dtype=header["dtype"])
-    return flat.reshape(shape).copy()
+        shaped: NDArray[Any] = balls.reshape(shape)
+        return shaped
+    numbers: NDArray[Any] = np.frombuffer(data, dtype=header["dtype"])
+    result: NDArray[Any] = numbers.reshape(shape).copy()
+    return result
