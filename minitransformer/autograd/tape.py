@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from ..backend import Array, array_module
@@ -134,10 +134,8 @@ class _GradMode:
 
     mode: ClassVar[bool]
 
-    def __init__(self, function: Callable[..., Any] | None = None) -> None:
+    def __init__(self) -> None:
         self.stack: list[bool] = []
-        if function is not None:  # pragma: no cover - guarded by __new__
-            raise TypeError("use no_grad() as a decorator, with brackets")
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
         # PyTorch allows both @no_grad and @no_grad()
@@ -310,7 +308,9 @@ def run_backward(
         seen: set[int] = set()
         for edge, gradient in zip(node.inputs, gradients_in):
             if edge is not None and gradient is not None:
-                mine = gradient.base is None and id(gradient) not in held and id(gradient) not in seen
+                mine = (
+                    gradient.base is None and id(gradient) not in held and id(gradient) not in seen
+                )
                 seen.add(id(gradient))
                 arrive(edge, gradient, mine)
             if isinstance(edge, tuple):
@@ -407,13 +407,3 @@ def grad_root(t: Tracked, gradient: Array | None) -> Array:
             f"gradient has shape {gradient.shape}, the tensor {t.array.shape}; they must be equal"
         )
     return gradient
-
-
-@contextlib.contextmanager
-def grad_mode(enabled: bool) -> Iterator[None]:
-    """Run a block with recording on or off."""
-    before, _mode.enabled = _mode.enabled, enabled
-    try:
-        yield
-    finally:
-        _mode.enabled = before

@@ -30,7 +30,16 @@ from .random import (
     set_random_step,
     uniform,
 )
-from .threads import blocks, get_num_threads, run_blocks, set_num_threads, single_threaded_blas
+from .threads import (
+    blocks,
+    get_num_threads,
+    map_blocks,
+    row_blocks,
+    run_blocks,
+    run_rows,
+    set_num_threads,
+    single_threaded_blas,
+)
 
 __all__ = [
     "Array",
@@ -47,6 +56,7 @@ __all__ = [
     "is_cuda_available",
     "is_floating",
     "lowest",
+    "map_blocks",
     "manual_seed",
     "next_key",
     "normal",
@@ -55,7 +65,9 @@ __all__ = [
     "random_bits",
     "random_integers",
     "resolve_dtype",
+    "row_blocks",
     "run_blocks",
+    "run_rows",
     "set_default_dtype",
     "set_num_threads",
     "set_random_state",

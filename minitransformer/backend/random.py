@@ -157,7 +157,9 @@ def normal(key: Key, shape: tuple[int, ...], dtype: Any = np.float32, *, xp: Any
     return numbers[:n].reshape(shape).astype(dtype, copy=False)
 
 
-def random_integers(key: Key, low: int, high: int, shape: tuple[int, ...], *, xp: Any = np) -> Array:
+def random_integers(
+    key: Key, low: int, high: int, shape: tuple[int, ...], *, xp: Any = np
+) -> Array:
     """Return int64 numbers in [low, high), from 53 random bits each."""
     u = uniform(key, shape, np.float64, xp=xp)
     return (xp.floor(u * (high - low)) + low).astype(np.int64)

@@ -17,6 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
+
+from .arrays import Array
+
 Block = TypeVar("Block")
 
 _num_threads = (
@@ -63,8 +67,8 @@ def run_blocks(work: Callable[[Block], Any], items: Sequence[Block]) -> None:
     """Call ``work(item)`` for every item, spread over the threads.
 
     Each call must write to places of its own. BLAS uses one thread meanwhile and
-    gets its setting back afterwards. The first exception is raised once every
-    thread has stopped.
+    gets its setting back afterwards; overflow and invalid operations are silent,
+    as in PyTorch. The first exception is raised once every thread has stopped.
 
     Parameters
     ----------
@@ -73,7 +77,7 @@ def run_blocks(work: Callable[[Block], Any], items: Sequence[Block]) -> None:
     items : sequence
         What there is to do; its order is the order in which work starts.
     """
-    with single_threaded_blas():
+    with single_threaded_blas(), np.errstate(all="ignore"):
         helpers = min(_num_threads, len(items)) - 1
         if helpers < 1 or getattr(_inside, "worker", False):
             for item in items:
@@ -84,8 +88,9 @@ def run_blocks(work: Callable[[Block], Any], items: Sequence[Block]) -> None:
         def take() -> None:
             _inside.worker = True
             try:
-                while (i := next(ticket)) < len(items):
-                    work(items[i])
+                with np.errstate(all="ignore"):  # a setting of the thread, not of the process
+                    while (i := next(ticket)) < len(items):
+                        work(items[i])
             except BaseException:
                 for _ in zip(range(len(items)), ticket):  # nobody starts another item
                     pass
@@ -101,6 +106,57 @@ def run_blocks(work: Callable[[Block], Any], items: Sequence[Block]) -> None:
         for error in errors:
             if error is not None:
                 raise error
+
+
+ELEMENTS = 32768  # of one elementwise block: 128 KiB of float32, a few of which fit a core's cache
+
+
+def row_blocks(n_rows: int, width: int, like: Array) -> list[slice]:
+    """Return the blocks of rows that a rowwise kernel works on: one on a GPU, many on a CPU.
+
+    They depend on the sizes alone, so that sums over blocks do not depend on the threads.
+    """
+    if not isinstance(like, np.ndarray):
+        return [slice(0, n_rows)]
+    return blocks(n_rows, max(1, ELEMENTS // max(1, width)))
+
+
+def run_rows(work: Callable[[slice], Any], n_rows: int, width: int, like: Array) -> None:
+    """Call ``work(rows)`` for every block of `row_blocks`, in threads."""
+    run_blocks(work, row_blocks(n_rows, width, like))
+
+
+def map_blocks(function: Callable[..., Array], *arrays: Array) -> Array:
+    """Return ``function(*arrays)`` of an elementwise function, in threads where it pays.
+
+    Parameters
+    ----------
+    function : callable
+        Takes arrays of one shape and returns a new array of that shape, element by element.
+    *arrays : array
+        All of one shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> map_blocks(lambda a, b: a + 2 * b, np.ones(3), np.ones(3)).tolist()
+    [3.0, 3.0, 3.0]
+    """
+    first = arrays[0]
+    if first.size <= ELEMENTS or not isinstance(first, np.ndarray):
+        with np.errstate(all="ignore"):
+            return function(*arrays)
+    flat = [np.ascontiguousarray(a).reshape(-1) for a in arrays]
+    head, *rest = blocks(first.size, ELEMENTS)
+    start = function(*[a[head] for a in flat])
+    out = np.empty(first.size, start.dtype)
+    out[head] = start
+
+    def work(b: slice) -> None:
+        out[b] = function(*[a[b] for a in flat])
+
+    run_blocks(work, rest)
+    return out.reshape(first.shape)
 
 
 def _executor() -> ThreadPoolExecutor:

@@ -1,0 +1,194 @@
+"""Softmax and cross-entropy in one pass over the logits; probabilities are never stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_module, run_rows
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def _check(
+    logits: Array, target: Array, class_weight: Array | None, ignore_index: int,
+    label_smoothing: float, reduction: str,
+) -> None:  # fmt: skip
+    if logits.ndim != 2:
+        raise ValueError(f"cross_entropy: logits must be (N, V), found shape {logits.shape}")
+    N, V = logits.shape
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{reduction} is not a valid value for reduction; use one of {REDUCTIONS}")
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"label_smoothing must be between 0.0 and 1.0, found {label_smoothing}")
+    if class_weight is not None and class_weight.shape != (V,):
+        raise ValueError(
+            f"cross_entropy: weight has shape {class_weight.shape}; {V} classes need ({V},)"
+        )
+    if target.dtype.kind == "f":
+        if target.shape != (N, V):
+            raise ValueError(
+                f"cross_entropy: target probabilities have shape {target.shape}, logits {(N, V)}"
+            )
+        return
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"cross_entropy: target must hold class numbers, found {target.dtype}")
+    if target.shape != (N,):
+        raise ValueError(f"cross_entropy: target has shape {target.shape}, {N} logits need ({N},)")
+    if array_module(target) is np and N:  # on a GPU the check would stop the queue
+        wrong = (target != ignore_index) & ((target < 0) | (target >= V))
+        if wrong.any():
+            raise IndexError(
+                f"cross_entropy: target {int(target[wrong][0])} at position "
+                f"{int(wrong.argmax())} is out of bounds for {V} classes"
+            )
+
+
+def cross_entropy_forward(
+    logits: Array,
+    target: Array,
+    class_weight: Array | None,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> tuple[Array, tuple[Any, ...]]:
+    """Cross-entropy of softmax(logits) against class numbers or probabilities.
+
+    Parameters
+    ----------
+    logits : (N, V) array
+        Unnormalised scores.
+    target : (N,) integer array, or (N, V) array
+        Class numbers, or a distribution per row.
+    class_weight : (V,) array or None
+        A factor per class.
+    ignore_index : int
+        Rows with this class number count for nothing.
+    label_smoothing : float
+        ε: the target becomes (1 - ε) target + ε/V.
+    reduction : {"mean", "sum", "none"}
+        ``mean`` divides by the weights of the targets, or by N for probabilities.
+
+    Returns
+    -------
+    loss : () array, or (N,) array for ``none``
+        As `logits`.
+    saved : tuple
+        The inputs and the log-sum-exp of each row, shape (N, 1).
+
+    Raises
+    ------
+    IndexError
+        If a target is no class.
+    ValueError
+        If shapes or options do not fit.
+
+    Notes
+    -----
+    With t the smoothed target and log p = x - logsumexp(x), loss = -Σ_c w_c t_c log p_c and
+    ``dx = p Σ_c w_c t_c - w ∘ t``: p - t where there are no weights. If every row is
+    ignored the mean is 0/0, a NaN, as in PyTorch.
+
+    References
+    ----------
+    .. [1] Szegedy et al., "Rethinking the Inception architecture for computer vision",
+       arXiv:1512.00567, section 7 and equation 4 (label smoothing, gradient p - q).
+
+    Examples
+    --------
+    >>> loss, _ = cross_entropy_forward(np.zeros((1, 4)), np.array([2]), None)
+    >>> bool(loss.round(6) == np.log(4).round(6))
+    True
+    """
+    _check(logits, target, class_weight, ignore_index, label_smoothing, reduction)
+    xp = array_module(logits)
+    wide = np.float32 if logits.dtype == np.float16 else logits.dtype
+    N, V = logits.shape
+    lse = xp.empty((N, 1), wide)
+    losses = xp.empty(N, wide)
+    hard = target.dtype.kind != "f"
+    counted = (target != ignore_index) if hard else None
+    w = None if class_weight is None else class_weight.astype(wide, copy=False)
+    uniform = label_smoothing / V
+
+    def work(r: slice) -> None:
+        x = logits[r].astype(wide, copy=False)
+        top = x.max(axis=-1, keepdims=True)
+        lse[r] = xp.log(xp.exp(x - top).sum(axis=-1, keepdims=True)) + top
+        if hard:
+            y = xp.where(counted[r], target[r], 0)
+            loss = lse[r, 0] - xp.take_along_axis(x, y[:, None], axis=1)[:, 0]
+            if w is not None:
+                loss *= w[y]
+        else:
+            t = target[r] if w is None else target[r] * w
+            loss = -_weighted_sum(xp, t, x - lse[r])
+        if label_smoothing:
+            log_p = x - lse[r]
+            spread = log_p.sum(axis=-1) if w is None else _weighted_sum(xp, w, log_p)
+            loss = (1 - label_smoothing) * loss - uniform * spread
+        losses[r] = xp.where(counted[r], loss, wide.type(0)) if hard else loss
+
+    wide = np.dtype(wide)
+    if losses.size:
+        run_rows(work, N, V, like=logits)
+    if reduction == "none":
+        out, share = losses, None
+    elif reduction == "sum":
+        out, share = losses.sum(), wide.type(1)
+    else:
+        total = wide.type(N) if not hard else _total_weight(xp, target, counted, w, wide)
+        with np.errstate(all="ignore"):
+            out, share = losses.sum() / total, wide.type(1) / total
+    out = xp.asarray(out).astype(logits.dtype, copy=False)
+    return out, (logits, target, w, lse, counted, share, label_smoothing)
+
+
+def _weighted_sum(xp: Any, weight: Array, log_p: Array) -> Array:
+    """Return Σ_c weight_c log p_c; a class of weight zero may have log p = -inf."""
+    return xp.where(weight == 0, log_p.dtype.type(0), weight * log_p).sum(axis=-1)
+
+
+def _total_weight(xp: Any, target: Array, counted: Any, w: Array | None, wide: Any) -> Any:
+    if w is None:
+        return counted.sum().astype(wide)
+    return xp.where(counted, w[xp.where(counted, target, 0)], wide.type(0)).sum()
+
+
+def cross_entropy_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, Array | None, None]:
+    """Return ``(dlogits, dtarget, None)``; `dtarget` for target probabilities alone."""
+    logits, target, w, lse, counted, share, smoothing = saved
+    xp = array_module(logits)
+    N, V = logits.shape
+    hard = target.dtype.kind != "f"
+    scale = xp.broadcast_to(xp.asarray(dout if share is None else dout * share), (N,))
+    dlogits = xp.empty_like(logits, order="C")
+    dtarget = None if hard else xp.empty_like(target, order="C")
+    uniform = smoothing / V
+
+    def work(r: slice) -> None:
+        log_p = logits[r].astype(lse.dtype, copy=False) - lse[r]
+        p = xp.exp(log_p)
+        weights = 1.0 if w is None else w
+        if hard:
+            y = xp.where(counted[r], target[r], 0)[:, None]
+            on_target = (1 - smoothing) * (1.0 if w is None else w[y])
+            spread = uniform * (V if w is None else w.sum())
+            d = p * (on_target + spread) if w is not None or smoothing else p
+            if smoothing:
+                d -= uniform * weights
+            picked = xp.take_along_axis(d, y, axis=1) - on_target
+            xp.put_along_axis(d, y, picked.astype(d.dtype, copy=False), axis=1)
+        else:
+            t = ((1 - smoothing) * target[r] + uniform) * weights
+            d = p * t.sum(axis=-1, keepdims=True) - t
+            dtarget[r] = -(1 - smoothing) * weights * log_p * scale[r, None]
+        d *= scale[r, None]
+        # select, do not multiply: an ignored row may hold a NaN, or the mean be 0/0
+        dlogits[r] = xp.where(counted[r, None], d, d.dtype.type(0)) if hard else d
+
+    if dlogits.size:
+        run_rows(work, N, V, like=logits)
+    return dlogits, dtarget, None

@@ -1,0 +1,211 @@
+"""Matrix products: row blocks in threads, each a single-threaded BLAS call."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_module, blocks, run_blocks
+
+ROWS = 256  # of one block of a product: enough to amortise packing, small enough to stay in cache
+SMALL = 1 << 19  # multiplications below which one thread is done before two have begun
+
+
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Return the matrix product ``a @ b`` of two matrices or two stacks of them.
+
+    Parameters
+    ----------
+    a : (..., M, K) array
+        Any strides.
+    b : (..., K, N) array
+        Of the same type; leading axes broadcast.
+    out : (..., M, N) array, optional
+        Where to write.
+
+    Returns
+    -------
+    (..., M, N) array
+        Half precision is multiplied in float32, which is faster on a CPU and exacter.
+    """
+    xp = array_module(a)
+    if xp is not np:
+        return xp.matmul(a, b, out=out)
+    if a.dtype == np.float16:
+        wide = product(a.astype(np.float32), b.astype(np.float32))
+        if out is None:
+            return wide.astype(np.float16)
+        out[...] = wide
+        return out
+    *_, M, K = a.shape
+    N = b.shape[-1]
+    if out is None:
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        out = np.empty((*batch, M, N), np.result_type(a, b))
+    if out.ndim == 2:
+        if M * N * K < SMALL:
+            items = [slice(None)]
+        elif M >= N or M > ROWS:
+            items = blocks(M, ROWS)
+        else:  # few rows against a wide matrix: a decoding step
+            run_blocks(lambda c: np.matmul(a, b[:, c], out=out[:, c]), blocks(N, 2 * ROWS))
+            return out
+        run_blocks(lambda r: np.matmul(a[r], b, out=out[r]), items)
+        return out
+
+    a = np.broadcast_to(a, (*out.shape[:-2], M, K))
+    b = np.broadcast_to(b, (*out.shape[:-2], K, N))
+    # Split the first axis alone, so that no stack of strided matrices is ever copied.
+    per_item = max(1, SMALL // max(1, M * N * K * math.prod(out.shape[1:-2])))
+    run_blocks(lambda s: np.matmul(a[s], b[s], out=out[s]), blocks(out.shape[0], per_item))
+    return out
+
+
+def matmul_forward(a: Array, b: Array) -> tuple[Array, tuple[Any, ...]]:
+    """Matrix product with NumPy's and PyTorch's broadcasting.
+
+    Parameters
+    ----------
+    a : (..., M, K) or (K,) array
+        Left factor.
+    b : (..., K, N) or (K,) array
+        Right factor.
+
+    Returns
+    -------
+    out : (..., M, N) array
+        ``a @ b``; the axis of a vector disappears.
+    saved : tuple
+        Both factors.
+
+    Raises
+    ------
+    ValueError
+        If the inner sizes differ.
+
+    Notes
+    -----
+    ``da = dout bᵀ`` and ``db = aᵀ dout``, summed over the axes along which a factor
+    was broadcast.
+
+    Examples
+    --------
+    >>> out, _ = matmul_forward(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    >>> out.tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
+    if a.ndim == 0 or b.ndim == 0:
+        raise ValueError(f"matmul needs at least one axis each, found {a.shape} and {b.shape}")
+    inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
+    if a.shape[-1] != inner:
+        raise ValueError(
+            f"matmul: the last axis of {a.shape} must equal the {'second-last' if b.ndim > 1 else 'only'} "
+            f"axis of {b.shape}"
+        )
+    A = a[None, :] if a.ndim == 1 else a
+    B = b[:, None] if b.ndim == 1 else b
+    if B.ndim == 2 and A.ndim > 2:  # one product of many rows, not many of few
+        out = product(A.reshape(-1, A.shape[-1]), B).reshape(*A.shape[:-1], B.shape[-1])
+    else:
+        out = product(A, B)
+    if b.ndim == 1:
+        out = out[..., 0]
+    if a.ndim == 1:
+        out = out[0] if b.ndim == 1 else out[..., 0, :]
+    return array_module(a).asarray(out), (a, b)
+
+
+def matmul_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, Array]:
+    """Return ``(da, db)``."""
+    a, b = saved
+    A = a[None, :] if a.ndim == 1 else a
+    B = b[:, None] if b.ndim == 1 else b
+    if a.ndim == 1:
+        dout = dout[None] if b.ndim == 1 else dout[..., None, :]
+    if b.ndim == 1:
+        dout = dout[..., None]
+    if B.ndim == 2 and A.ndim > 2:
+        rows = dout.reshape(-1, dout.shape[-1])
+        dA = product(rows, B.T).reshape(A.shape)
+        dB = product(A.reshape(-1, A.shape[-1]).T, rows)
+    else:
+        dA = _sum_to(product(dout, B.swapaxes(-1, -2)), A.shape)
+        dB = _sum_to(product(A.swapaxes(-1, -2), dout), B.shape)
+    return dA.reshape(a.shape), dB.reshape(b.shape)
+
+
+def _sum_to(x: Array, shape: tuple[int, ...]) -> Array:
+    """Sum a stack of products over the leading axes along which a factor was broadcast."""
+    extra = x.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        i + extra for i, n in enumerate(shape) if n == 1 and x.shape[i + extra] != 1
+    )
+    return x.sum(axis=axes).reshape(shape) if axes else x
+
+
+def linear_forward(x: Array, weight: Array, bias: Array | None) -> tuple[Array, tuple[Any, ...]]:
+    """Affine map ``y = x Wᵀ + b``.
+
+    Parameters
+    ----------
+    x : (..., in) array
+        Rows to map.
+    weight : (out, in) array
+        PyTorch's layout.
+    bias : (out,) array or None
+        Added to every row.
+
+    Returns
+    -------
+    y : (..., out) array
+        The mapped rows.
+    saved : tuple
+        `x` and `weight`: nothing new.
+
+    Raises
+    ------
+    ValueError
+        If the last axis of `x` is not the weight's second.
+
+    Notes
+    -----
+    ``dx = dy W``, ``dW = dyᵀ x``, ``db = Σ dy`` over all rows.
+
+    Examples
+    --------
+    >>> y, _ = linear_forward(np.ones((1, 2)), np.array([[1.0, 2.0]]), np.array([0.5]))
+    >>> y.tolist()
+    [[3.5]]
+    """
+    if x.shape[-1:] != weight.shape[1:]:
+        raise ValueError(
+            f"linear: x has shape {x.shape} and weight {weight.shape}; the last axis of x must "
+            f"have the weight's {weight.shape[-1]} input features"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"linear: bias has shape {bias.shape}; weight {weight.shape} needs {weight.shape[:1]}"
+        )
+    rows = x.reshape(-1, x.shape[-1])
+    y = product(rows, weight.T)
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], len(weight)), (x, weight, bias is not None)
+
+
+def linear_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Array | None]:
+    """Return ``(dx, dweight, dbias)``."""
+    x, weight, has_bias = saved
+    dy_rows = dy.reshape(-1, dy.shape[-1])
+    dx = product(dy_rows, weight).reshape(x.shape)
+    dweight = product(dy_rows.T, x.reshape(-1, x.shape[-1]))
+    return dx, dweight, column_sum(dy_rows) if has_bias else None
+
+
+def column_sum(x: Array) -> Array:
+    """Return ``x.sum(axis=0)`` of a matrix as a product with ones, which BLAS does in one pass."""
+    if x.dtype == np.float16:
+        return x.sum(axis=0, dtype=np.float32).astype(np.float16)
+    return array_module(x).ones(len(x), x.dtype) @ x

@@ -1,0 +1,106 @@
+"""Root-mean-square normalisation, over blocks of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, array_module, row_blocks, run_blocks, run_rows
+from .layer_norm import check_normalized, flat_rows, wide_type
+
+
+def rms_norm_forward(
+    x: Array, weight: Array | None, *, normalized_ndim: int = 1, eps: float | None = None
+) -> tuple[Array, tuple[Any, ...]]:
+    """RMS normalisation, x / √(mean(x²) + ε) · g.
+
+    Parameters
+    ----------
+    x : (..., *normalized) array
+        Input; its last `normalized_ndim` axes are normalised together.
+    weight : (*normalized) array or None
+        The gain g.
+    normalized_ndim : int
+        How many trailing axes are normalised.
+    eps : float, optional
+        Added to the mean square, inside the root; the type's machine epsilon if not given.
+
+    Returns
+    -------
+    y : array
+        As `x`.
+    saved : tuple
+        `x`, `weight`, and per row ``rstd`` = 1/√(mean(x²) + ε).
+
+    Raises
+    ------
+    ValueError
+        If `weight` has another shape than the normalised axes.
+
+    Notes
+    -----
+    With x̂ = x · rstd and dx̂ = dy ∘ g: ``dx = rstd (dx̂ - x̂ mean(dx̂ ∘ x̂))``,
+    ``dg = Σ dy ∘ x̂``.
+
+    References
+    ----------
+    .. [1] Zhang and Sennrich, "Root mean square layer normalization",
+       arXiv:1910.07467, equation 4.
+
+    Examples
+    --------
+    >>> y, _ = rms_norm_forward(np.array([[3.0, 4.0]]), None, eps=0.0)
+    >>> (y * 12.5**0.5).round(6).tolist()
+    [[3.0, 4.0]]
+    """
+    check_normalized("rms_norm", x, normalized_ndim, weight=weight)
+    xp = array_module(x)
+    rows, wide = flat_rows(x, normalized_ndim), wide_type(x)
+    eps = float(np.finfo(x.dtype).eps) if eps is None else eps
+    gain = None if weight is None else weight.reshape(-1)
+    y = xp.empty(rows.shape, x.dtype)
+    rstd = xp.empty((len(rows), 1), wide)
+
+    def work(r: slice) -> None:
+        x_r = rows[r].astype(wide, copy=False)
+        mean_square = xp.einsum("ij,ij->i", x_r, x_r)[:, None] / x_r.shape[-1]
+        rstd[r] = 1 / xp.sqrt(mean_square + eps)
+        x_hat = x_r * rstd[r]
+        if gain is not None:
+            x_hat *= gain
+        y[r] = x_hat
+
+    if rows.size:
+        run_rows(work, *rows.shape, like=rows)
+    return y.reshape(x.shape), (x, weight, rstd, normalized_ndim)
+
+
+def rms_norm_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array | None]:
+    """Return ``(dx, dweight)``."""
+    x, weight, rstd, normalized_ndim = saved
+    xp = array_module(x)
+    rows, dy_rows = flat_rows(x, normalized_ndim), flat_rows(dy, normalized_ndim)
+    gain = None if weight is None else weight.reshape(-1)
+    n, width = rows.shape
+    parts = row_blocks(n, width, like=rows)
+    dx = xp.empty(rows.shape, x.dtype)
+    dgain = xp.zeros((len(parts), width), rstd.dtype)  # a row per block
+
+    def work(i: int) -> None:
+        r = parts[i]
+        dy_r = dy_rows[r]
+        x_hat = rows[r] * rstd[r]
+        dgain[i] = xp.einsum("ij,ij->j", dy_r, x_hat)
+        dx_hat = dy_r * (gain if gain is not None else rstd.dtype.type(1))
+        x_hat *= xp.einsum("ij,ij->i", dx_hat, x_hat)[:, None] / width
+        dx_hat = dx_hat - x_hat
+        dx_hat *= rstd[r]
+        dx[r] = dx_hat
+
+    if rows.size:
+        run_blocks(work, range(len(parts)))
+    dweight = None
+    if weight is not None:
+        dweight = dgain.sum(axis=0).astype(x.dtype, copy=False).reshape(weight.shape)
+    return dx.reshape(x.shape), dweight
