@@ -202,4 +202,5 @@ def boolean(raw: bytes, shape: tuple[int, ...]) -> Array:
 def bfloat16(raw: bytes, shape: tuple[int, ...]) -> Array:
     """bfloat16 to float32, exactly: it is the upper half of a float32."""
     upper = np.frombuffer(raw, dtype="<u2").astype(np.uint32)
-    return np.left_shift(upper, np.uint32(16)).view(np.float32).reshape(shape)
+    wide: Array = np.left_shift(upper, np.uint32(16)).view(np.float32)
+    return wide.reshape(shape)

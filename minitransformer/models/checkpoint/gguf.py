@@ -45,7 +45,9 @@ def _blocks(raw: bytes, nbytes: int) -> Array:
 
 def _half(blocks: Array, start: int) -> Array:
     """The float16 at byte `start` of every block as a float32 column."""
-    return np.ascontiguousarray(blocks[:, start : start + 2]).view("<f2").astype(np.float32)
+    halves: Array = np.ascontiguousarray(blocks[:, start : start + 2]).view("<f2")
+    wide: Array = halves.astype(np.float32)
+    return wide
 
 
 def _nibbles(packed: Array) -> Array:
