@@ -11,11 +11,11 @@ Each docstring says what ``saved`` holds where it is not simply the inputs.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ..backend import Array, array_module, run_blocks
+from ..backend import Array, array_module, device_of, run_blocks, to_device
 
 Operand: TypeAlias = Any  # an array or a Python number
 Saved: TypeAlias = tuple[Any, ...]
@@ -534,7 +534,7 @@ def erf_array(x: Array) -> Array:
     Examples
     --------
     >>> erf_array(np.array([0.5, 1.0], dtype=np.float32))
-    array([0.5205   , 0.8427007], dtype=float32)
+    array([0.5204998, 0.8427008], dtype=float32)
     """
     xp = array_module(x)
     if x.dtype == np.float64:
@@ -611,3 +611,52 @@ def _horner(t: Array, coefficients: tuple[float, ...]) -> Array:
         y *= t
     y += coefficients[0]
     return y
+
+
+# -- type and place ------------------------------------------------------------------
+
+
+@silent
+def cast_forward(x: Array, *, dtype: Any) -> tuple[Array, Saved]:
+    """Return a copy of `x` in another dtype; the old one is saved.
+
+    >>> cast_forward(np.ones(2), dtype=np.float32)[0].dtype
+    dtype('float32')
+    """
+    return x.astype(dtype), (x.dtype,)
+
+
+@silent
+def cast_backward(dout: Array, saved: Saved) -> tuple[Array]:
+    """Return the gradient of `x`: `dout` in the old dtype."""
+    (dtype,) = saved
+    return (dout.astype(dtype),)
+
+
+def copy_forward(x: Array, *, order: Literal["C", "K"] = "K") -> tuple[Array, Saved]:
+    """Return a copy of `x`; ``order="C"`` lays it out row by row.
+
+    >>> copy_forward(np.ones((2, 3)).T, order="C")[0].flags.c_contiguous
+    True
+    """
+    return x.copy(order=order), ()
+
+
+def copy_backward(dout: Array, saved: Saved) -> tuple[Array]:
+    """Return the gradient of `x`: `dout`."""
+    return (dout,)
+
+
+def move_forward(x: Array, *, device: Any) -> tuple[Array, Saved]:
+    """Return `x` on another device; the old one is saved.
+
+    >>> move_forward(np.ones(2), device="cpu")[0]
+    array([1., 1.])
+    """
+    return to_device(x, device), (device_of(x),)
+
+
+def move_backward(dout: Array, saved: Saved) -> tuple[Array]:
+    """Return the gradient of `x`: `dout` on the old device."""
+    (device,) = saved
+    return (to_device(dout, device),)

@@ -394,3 +394,30 @@ def scatter_sum(places: Array, rows: Array, n: int) -> Array:
         reach *= 2
     out[places[starts]] = rows[starts]
     return out
+
+
+def assign_forward(x: Array, value: Array, *, index: Any, inner: Any = None) -> tuple[Array, Saved]:
+    """Return a copy of `x` in which `value` replaces ``x[index]``, or ``x[index][inner]``.
+
+    >>> assign_forward(np.zeros(3), np.ones(()), index=1)[0]
+    array([0., 1., 0.])
+    """
+    out = x.copy()
+    if inner is None:
+        out[index] = value
+    else:
+        out[index][inner] = value  # the outer index is a slice: a view
+    return out, (index, inner, np.shape(value))
+
+
+def assign_backward(dout: Array, saved: Saved) -> tuple[Array, Array]:
+    """Return the gradients: `dout` outside the replaced part, and its replaced part."""
+    index, inner, shape = saved
+    dx = dout.copy()
+    if inner is None:
+        dvalue = dout[index]
+        dx[index] = 0
+    else:
+        dvalue = dout[index][inner]
+        dx[index][inner] = 0
+    return dx, unbroadcast(dvalue, shape)
