@@ -40,6 +40,18 @@ def test_backward_allows_one_and_a_half_times_forward_of_the_naive_error(triple)
     assert backward - forward == pytest.approx(error)
 
 
+def test_a_naive_form_that_is_right_by_luck_is_asked_again(triple):
+    ours, exact, naive = triple
+    lucky = exact.astype(np.float32)
+    error = 8 * np.finfo(np.float32).eps * np.abs(exact).max()
+    worse = (exact + error).astype(np.float32)
+    with pytest.raises(AssertionError):
+        assert_close(worse, exact, lucky)
+    assert assert_close(worse, exact, lucky, also=[(exact, worse)]) <= 1
+    with pytest.raises(AssertionError):
+        assert_close(worse, exact, lucky, also=[(exact, np.full_like(lucky, np.nan))])
+
+
 def _one_element(ours):
     ours[2, 3] += 1e-4
     return ours
