@@ -143,17 +143,23 @@ def map_blocks(function: Callable[..., Array], *arrays: Array) -> Array:
     [3.0, 3.0, 3.0]
     """
     first = arrays[0]
+    if first.ndim == 0:  # arithmetic on these gives NumPy scalars, which `out=` refuses
+        return map_blocks(function, *[a.reshape(1) for a in arrays]).reshape(())
+
+    def silent(*pieces: Array) -> Array:
+        with np.errstate(all="ignore"):  # per thread
+            return function(*pieces)
+
     if first.size <= ELEMENTS or not isinstance(first, np.ndarray):
-        with np.errstate(all="ignore"):
-            return function(*arrays)
+        return silent(*arrays)
     flat = [np.ascontiguousarray(a).reshape(-1) for a in arrays]
     head, *rest = blocks(first.size, ELEMENTS)
-    start = function(*[a[head] for a in flat])
+    start = silent(*[a[head] for a in flat])
     out = np.empty(first.size, start.dtype)
     out[head] = start
 
     def work(b: slice) -> None:
-        out[b] = function(*[a[b] for a in flat])
+        out[b] = silent(*[a[b] for a in flat])
 
     run_blocks(work, rest)
     return out.reshape(first.shape)
