@@ -24,19 +24,23 @@ def keep_threshold(p: float) -> int:
     return min(round(p * 2**32), 2**32 - 1)
 
 
-def _apply(x: Array, p: float, key: Key) -> Array:
-    """Return x · keep / (1 - p)."""
+def drop(x: Array, p: float, key: Key, start: int = 0) -> Array:
+    """Return x · keep / (1 - p), where element i of `x` meets element ``start + i`` of the stream."""
     xp = array_module(x)
-    threshold = np.uint32(keep_threshold(p))
     if p == 1.0:
         return xp.zeros_like(x)
+    keep = random_bits(key, x.size, start=start, xp=xp) >= np.uint32(keep_threshold(p))
+    return xp.where(keep.reshape(x.shape), x * x.dtype.type(1.0 / (1.0 - p)), x.dtype.type(0))
+
+
+def _drop_in_blocks(x: Array, p: float, key: Key) -> Array:
+    keep_threshold(p)
+    xp = array_module(x)
     flat = xp.ascontiguousarray(x).reshape(-1)
     out = xp.empty_like(flat)
-    scale = x.dtype.type(1.0 / (1.0 - p))
 
     def work(b: slice) -> None:
-        keep = random_bits(key, b.stop - b.start, start=b.start, xp=xp) >= threshold
-        out[b] = xp.where(keep, flat[b] * scale, x.dtype.type(0))
+        out[b] = drop(flat[b], p, key, start=b.start)
 
     run_blocks(work, blocks(flat.size, ELEMENTS if xp is np else max(8, flat.size)))
     return out.reshape(x.shape)
@@ -81,9 +85,9 @@ def dropout_forward(x: Array, *, p: float, key: Key) -> tuple[Array, tuple[Any, 
     >>> sorted(set(y.round(4).tolist())), bool(200 < (y == 0).sum() < 300)
     ([0.0, 1.3333], True)
     """
-    return _apply(x, p, key), (p, key)
+    return _drop_in_blocks(x, p, key), (p, key)
 
 
 def dropout_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array]:
     """Return ``(dx,)``."""
-    return (_apply(dy, *saved),)
+    return (_drop_in_blocks(dy, *saved),)

@@ -101,8 +101,8 @@ def matmul_forward(a: Array, b: Array) -> tuple[Array, tuple[Any, ...]]:
     inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
     if a.shape[-1] != inner:
         raise ValueError(
-            f"matmul: the last axis of {a.shape} must equal the {'second-last' if b.ndim > 1 else 'only'} "
-            f"axis of {b.shape}"
+            f"matmul: shapes {a.shape} and {b.shape} do not fit: the last axis of the first has "
+            f"{a.shape[-1]} entries, it meets {inner}"
         )
     A = a[None, :] if a.ndim == 1 else a
     B = b[:, None] if b.ndim == 1 else b

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ..backend import Array, array_module, run_rows
 
 
@@ -74,6 +72,7 @@ def softmax_forward(x: Array, *, axis: int = -1) -> tuple[Array, tuple[Any, ...]
 
     Examples
     --------
+    >>> import numpy as np
     >>> softmax_forward(np.array([0.0, 0.0]))[0].tolist()
     [0.5, 0.5]
     """
@@ -123,6 +122,7 @@ def log_softmax_forward(x: Array, *, axis: int = -1) -> tuple[Array, tuple[Any, 
 
     Examples
     --------
+    >>> import numpy as np
     >>> log_softmax_forward(np.array([0.0, 0.0]))[0].round(4).tolist()
     [-0.6931, -0.6931]
     """

@@ -1,0 +1,391 @@
+"""Scaled dot-product attention in tiles with an online softmax: memory linear in the length.
+
+One tile is a few heads times a block of queries, against one block of keys after
+the other. Only the log-sum-exp of each row is saved; backward makes the weights again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, Key, array_module, random_bits, run_blocks
+from .dropout import keep_threshold
+from .linear import product
+
+QUERIES = 128  # of one tile
+KEYS = 512  # of one tile: 128 × 512 scores are 256 KiB, within a core's cache
+SCORES = 1 << 16  # of one tile of many short heads
+GPU_SCORES = 1 << 26  # of one tile where a launch costs more than memory
+
+
+class _Tile(NamedTuple):
+    """Which sequences, key-value heads and queries one piece of work covers."""
+
+    batch: slice
+    heads: slice
+    queries: slice
+
+
+class _Problem:
+    """The arrays in one shape, (B, G, R, L, E): R query heads share each key-value head."""
+
+    def __init__(
+        self, Q: Array, K: Array, V: Array, mask: Array | None, is_causal: bool, scale: float,
+        dropout_p: float, key: Key | None,
+    ) -> None:  # fmt: skip
+        self.xp = array_module(Q)
+        *batch, H, L, E = Q.shape
+        G, S = K.shape[-3], K.shape[-2]
+        B = math.prod(batch)
+        self.size = B, G, H // G, L, S
+        self.Q = Q.reshape(B, G, H // G, L, E)
+        self.K = K.reshape(B, G, S, E)
+        self.V = V.reshape(B, G, S, V.shape[-1])
+        self.mask = None
+        if mask is not None:
+            full = self.xp.broadcast_to(mask, (*batch, H, L, S))
+            self.mask = full.reshape(B, G, H // G, L, S) if B else None
+        self.is_causal = is_causal
+        self.scale = scale
+        self.dropout_p, self.key = dropout_p, key
+        # Masked keys may hold NaN or inf, which 0 · NaN would let through.
+        self.hostile = (mask is not None or is_causal) and not (
+            bool(self.xp.isfinite(K).all()) and bool(self.xp.isfinite(V).all())
+        )
+
+    def tiles(self, whole_queries: bool = False) -> list[_Tile]:
+        """Return the pieces of work: fixed by the shapes, whatever the number of threads."""
+        B, G, R, L, S = self.size
+        on_gpu = self.xp is not np
+        budget = GPU_SCORES if on_gpu else SCORES
+        queries = max(1, min(L, QUERIES if not on_gpu else max(1, budget // max(1, B * G * R * S))))
+        scores = R * queries * max(1, min(S, KEYS) if not on_gpu else S)
+        heads = max(1, min(G, budget // max(1, scores)))
+        batch = max(1, min(B, budget // max(1, scores * heads))) if heads == G else 1
+        return [
+            _Tile(slice(b, b + batch), slice(g, g + heads), q)
+            for b in range(0, B, batch)
+            for g in range(0, G, heads)
+            for q in (
+                [slice(0, L)]
+                if whole_queries
+                else [slice(i, min(i + queries, L)) for i in range(0, L, queries)]
+            )
+        ]
+
+    def query_blocks(self) -> list[slice]:
+        B, G, R, L, S = self.size
+        step = QUERIES if self.xp is np else max(1, GPU_SCORES // max(1, B * G * R * S))
+        return [slice(i, min(i + step, L)) for i in range(0, L, step)]
+
+    def key_blocks(self, queries: slice) -> Iterator[slice]:
+        """Yield the blocks of keys that some of the queries may attend to."""
+        S = self.size[4]
+        stop = min(S, queries.stop) if self.is_causal else S
+        step = KEYS if self.xp is np else max(1, S)
+        for start in range(0, stop, step):
+            yield slice(start, min(start + step, stop))
+
+    def folded(self, x: Array, tile: _Tile, factor: float = 1.0) -> Array:
+        """Return the tile's rows of a (B, G, R, L, ·) array as (b, g, R · l, ·)."""
+        rows = x[tile.batch, tile.heads, :, tile.queries]
+        rows = rows * factor if factor != 1.0 else rows
+        b, g, r, l, e = rows.shape
+        return rows.reshape(b, g, r * l, e)
+
+    def scores(self, Qs: Array, tile: _Tile, keys: slice) -> Array:
+        """Return the masked scores S = scale · Q Kᵀ + mask of a tile, (b, g, R · l, s)."""
+        xp = self.xp
+        S = product(Qs, self.K[tile.batch, tile.heads, keys].swapaxes(-1, -2))
+        hidden = self.hidden(tile, keys)
+        view = self.unfolded(S, tile)
+        if self.mask is not None and self.mask.dtype != bool:
+            view += self.mask[tile.batch, tile.heads, :, tile.queries, keys]
+        if hidden is not None:
+            xp.copyto(view, -math.inf, where=hidden)
+        return S
+
+    def hidden(self, tile: _Tile, keys: slice) -> Array | None:
+        """Return where a tile's scores are -inf by decree, broadcastable to (b, g, R, l, s)."""
+        xp, hidden = self.xp, None
+        if self.is_causal and keys.stop > tile.queries.start + 1:
+            rows = xp.arange(tile.queries.start, tile.queries.stop)[:, None]
+            hidden = xp.arange(keys.start, keys.stop)[None, :] > rows
+        if self.mask is not None:
+            part = self.mask[tile.batch, tile.heads, :, tile.queries, keys]
+            if part.dtype == bool:
+                hidden = ~part if hidden is None else hidden | ~part
+            elif self.hostile:
+                never = part == -math.inf
+                hidden = never if hidden is None else hidden | never
+        return hidden
+
+    def unfolded(self, x: Array, tile: _Tile) -> Array:
+        """Return (b, g, R · l, s) seen as (b, g, R, l, s)."""
+        b, g, rl, s = x.shape
+        R = self.size[2]
+        return x.reshape(b, g, R, rl // R, s)
+
+    def keep(self, tile: _Tile, keys: slice) -> Array:
+        """Return keep / (1 - p) of a tile's weights.
+
+        Each (head, query) row has a stretch of the stream to itself, so that the
+        mask does not depend on the tiles.
+        """
+        B, G, R, L, S = self.size
+        assert self.key is not None
+        row = -(-S // 8) * 8
+        threshold = np.uint32(keep_threshold(self.dropout_p))
+        lines = []
+        for b in range(*tile.batch.indices(B)):
+            for h in range(tile.heads.start * R, min(tile.heads.stop, G) * R):
+                start = ((b * G * R + h) * L + tile.queries.start) * row
+                n = (tile.queries.stop - tile.queries.start) * row
+                lines.append(random_bits(self.key, n, start=start, xp=self.xp))
+        bits = self.xp.concatenate(lines).reshape(-1, row)[:, keys]
+        kept = (bits >= threshold).astype(self.Q.dtype)
+        kept *= 1.0 / (1.0 - self.dropout_p) if self.dropout_p < 1 else 0.0
+        b = len(range(*tile.batch.indices(B)))
+        return kept.reshape(b, -1, R * (tile.queries.stop - tile.queries.start), kept.shape[-1])
+
+    def weigh(self, P: Array, tile: _Tile, keys: slice) -> Array:
+        """Return P V, in which a weight of a hidden key meets no NaN."""
+        V = self.V[tile.batch, tile.heads, keys]
+        if not self.hostile:
+            return product(P, V)
+        xp = self.xp
+        finite = xp.isfinite(V)
+        O = product(P, xp.where(finite, V, V.dtype.type(0)))
+        hidden = self.hidden(tile, keys)
+        for j in xp.nonzero(~finite.all(axis=(0, 1, 3)))[0].tolist():
+            bad = xp.where(finite[:, :, j], V.dtype.type(0), V[:, :, j])[:, :, None, None]
+            part = self.unfolded(P, tile)[..., j, None] * bad
+            if hidden is not None:
+                seen = ~xp.broadcast_to(hidden, self.unfolded(P, tile).shape)[..., j, None]
+                part = xp.where(seen, part, V.dtype.type(0))
+            # a weight of zero on a finite entry must add nothing: 0 · 0 above
+            O += part.reshape(O.shape)
+        return O
+
+
+def _check(
+    Q: Array, K: Array, V: Array, mask: Array | None, dropout_p: float, key: Key | None
+) -> None:
+    if min(Q.ndim, K.ndim, V.ndim) < 3 or not Q.shape[:-3] == K.shape[:-3] == V.shape[:-3]:
+        raise ValueError(
+            "attention: Q (..., H, L, E), K (..., G, S, E) and V (..., G, S, Ev) must have equal "
+            f"leading axes, found {Q.shape}, {K.shape} and {V.shape}"
+        )
+    if Q.shape[-1] != K.shape[-1]:
+        raise ValueError(
+            f"attention: queries have size {Q.shape[-1]}, keys {K.shape[-1]}; they must be equal "
+            f"(Q {Q.shape}, K {K.shape})"
+        )
+    if K.shape[:-1] != V.shape[:-1]:
+        raise ValueError(
+            f"attention: keys {K.shape} and values {V.shape} differ in heads or length"
+        )
+    if K.shape[-3] == 0 or Q.shape[-3] % K.shape[-3]:
+        raise ValueError(
+            f"attention: {Q.shape[-3]} query heads are no multiple of {K.shape[-3]} key-value heads"
+        )
+    if not Q.dtype == K.dtype == V.dtype:
+        raise TypeError(
+            f"attention: Q, K and V must have one dtype, found {Q.dtype}, {K.dtype}, {V.dtype}"
+        )
+    if dropout_p and key is None:
+        raise ValueError("attention: dropout_p > 0 needs a key")
+    keep_threshold(dropout_p)
+    if mask is None:
+        return
+    if mask.dtype != bool and mask.dtype != Q.dtype:
+        raise TypeError(
+            f"attention: mask must be bool (True = may attend) or {Q.dtype} (added to the scores), "
+            f"found {mask.dtype}"
+        )
+    shape = (*Q.shape[:-1], K.shape[-2])
+    try:
+        fits = np.broadcast_shapes(mask.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"attention: mask of shape {mask.shape} does not broadcast to {shape}")
+
+
+def attention_forward(
+    Q: Array,
+    K: Array,
+    V: Array,
+    mask: Array | None = None,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    key: Key | None = None,
+    mask_gradient: bool = False,
+) -> tuple[Array, tuple[Any, ...]]:
+    """Scaled dot-product attention, softmax(scale · Q Kᵀ + mask) V.
+
+    Parameters
+    ----------
+    Q : (..., H, L, E) array
+        Queries.
+    K : (..., G, S, E) array
+        Keys; H is a multiple of G, each key-value head serves H/G query heads in order.
+    V : (..., G, S, Ev) array
+        Values.
+    mask : broadcastable to (..., H, L, S), optional
+        bool, True where a query may attend; or of Q's type, added to the scores.
+    is_causal : bool
+        Query i sees the keys 0 ... i alone, besides what `mask` says.
+    scale : float, optional
+        Factor of the scores; 1/√E if not given.
+    dropout_p : float
+        Dropout of the weights.
+    key : Key, optional
+        Random stream of the dropout.
+    mask_gradient : bool
+        Whether backward returns the gradient of an additive mask, which takes L · S memory.
+
+    Returns
+    -------
+    O : (..., H, L, Ev) array
+        Weighted values; zeros for a query that may attend to nothing.
+    saved : tuple
+        The inputs, `O` and the log-sum-exp of each row, shape (B, G, H/G, L).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+    TypeError
+        If types differ.
+
+    Notes
+    -----
+    Over blocks of keys with running maximum m, sum l and output O:
+    ``m' = max(m, max S)``, ``P = exp(S - m')``, ``l' = e^(m - m') l + Σ P``,
+    ``O' = e^(m - m') O + P V``; at the end O / l. Backward, with D = rowsum(dO ∘ O):
+    ``dV = Pᵀ dO``, ``dP = dO Vᵀ``, ``dS = P ∘ (dP - D)``, ``dQ = scale · dS K``,
+    ``dK = scale · dSᵀ Q``. A NaN under the mask stays there; elsewhere it spreads.
+
+    References
+    ----------
+    .. [1] Vaswani et al., "Attention is all you need", arXiv:1706.03762, equation 1.
+    .. [2] Dao, "FlashAttention-2", arXiv:2307.08691, algorithms 1 and 2.
+
+    Examples
+    --------
+    >>> Q, K, V = np.zeros((1, 1, 2)), np.zeros((1, 2, 2)), np.array([[[1.0], [3.0]]])
+    >>> attention_forward(Q, K, V)[0].tolist()
+    [[[2.0]]]
+    """
+    _check(Q, K, V, mask, dropout_p, key)
+    xp = array_module(Q)
+    scale = 1.0 / math.sqrt(max(1, Q.shape[-1])) if scale is None else scale
+    p = _Problem(Q, K, V, mask, is_causal, scale, dropout_p, key)
+    B, G, R, L, _ = p.size
+    Ev = V.shape[-1]
+    O = xp.empty((B, G, R, L, Ev), Q.dtype)
+    lse = xp.empty((B, G, R, L, 1), Q.dtype)
+
+    def work(tile: _Tile) -> None:
+        Qs = p.folded(p.Q, tile, scale)
+        m = xp.full((*Qs.shape[:-1], 1), -math.inf, Q.dtype)
+        l = xp.zeros_like(m)
+        o = xp.zeros((*Qs.shape[:-1], Ev), Q.dtype)
+        for i, keys in enumerate(p.key_blocks(tile.queries)):
+            P = p.scores(Qs, tile, keys)
+            top = xp.maximum(m, P.max(axis=-1, keepdims=True))
+            # a row that has seen no key yet has top = -inf; 0 keeps exp(-inf - 0) = 0
+            base = xp.where(top == -math.inf, Q.dtype.type(0), top)
+            P -= base
+            xp.exp(P, out=P)
+            row_sum = P.sum(axis=-1, keepdims=True)
+            if dropout_p:
+                P *= p.keep(tile, keys)
+            if i == 0:
+                l, o = row_sum, p.weigh(P, tile, keys)
+            else:
+                decay = xp.exp(m - base)
+                l = l * decay + row_sum
+                o = o * decay + p.weigh(P, tile, keys)
+            m = top
+        empty = l == 0
+        o /= xp.where(empty, Q.dtype.type(1), l)
+        row_lse = xp.where(empty, Q.dtype.type(-math.inf), m + xp.log(l))
+        O[tile.batch, tile.heads, :, tile.queries] = p.unfolded(o, tile)
+        lse[tile.batch, tile.heads, :, tile.queries] = p.unfolded(row_lse, tile)
+
+    if O.size or lse.size:
+        run_blocks(work, p.tiles())
+    out = O.reshape(*Q.shape[:-1], Ev)
+    options = (is_causal, scale, dropout_p, key, mask_gradient)
+    return out, (Q, K, V, mask, out, lse, options)
+
+
+def attention_backward(
+    dO: Array, saved: tuple[Any, ...]
+) -> tuple[Array, Array, Array, Array | None]:
+    """Return ``(dQ, dK, dV, dmask)``; `dmask` for an additive mask with ``mask_gradient``."""
+    Q, K, V, mask, out, lse, (is_causal, scale, dropout_p, key, mask_gradient) = saved
+    xp = array_module(Q)
+    p = _Problem(Q, K, V, mask, is_causal, scale, dropout_p, key)
+    B, G, R, L, S = p.size
+    Ev = V.shape[-1]
+    O5, dO5 = out.reshape(B, G, R, L, Ev), dO.reshape(B, G, R, L, Ev)
+    dQ = xp.zeros(p.Q.shape, Q.dtype)
+    dK, dV = xp.zeros(p.K.shape, K.dtype), xp.zeros(p.V.shape, V.dtype)
+    dmask = None
+    if mask_gradient and mask is not None and mask.dtype != bool:
+        dmask = xp.zeros((B, G, R, L, S), Q.dtype)
+    # 0 · NaN again: hidden keys take no part in dQ, hidden weights none in dS
+    Kf = xp.where(xp.isfinite(p.K), p.K, K.dtype.type(0)) if p.hostile else p.K
+
+    def work(group: _Tile) -> None:
+        for queries in p.query_blocks():
+            tile = group._replace(queries=queries)
+            Qs = p.folded(p.Q, tile, scale)
+            dO_rows = p.folded(dO5, tile)
+            D = xp.einsum("...e,...e->...", dO_rows, p.folded(O5, tile))[..., None]
+            row_lse = p.folded(lse, tile)
+            base = xp.where(row_lse == -math.inf, Q.dtype.type(0), row_lse)
+            dQs = xp.zeros_like(Qs)
+            for keys in p.key_blocks(queries):
+                P = p.scores(Qs, tile, keys)
+                P -= base
+                xp.exp(P, out=P)
+                dP = product(dO_rows, p.V[tile.batch, tile.heads, keys].swapaxes(-1, -2))
+                P_dropped = P
+                if dropout_p:
+                    keep = p.keep(tile, keys)
+                    P_dropped = P * keep
+                    dP *= keep
+                dV[tile.batch, tile.heads, keys] += product(P_dropped.swapaxes(-1, -2), dO_rows)
+                dP -= D
+                dP *= P  # now dS
+                if p.hostile and (hidden := p.hidden(tile, keys)) is not None:
+                    xp.copyto(p.unfolded(dP, tile), 0, where=hidden)
+                if dmask is not None:
+                    dmask[tile.batch, tile.heads, :, queries, keys] = p.unfolded(dP, tile)
+                dQs += product(dP, Kf[tile.batch, tile.heads, keys])
+                dK[tile.batch, tile.heads, keys] += product(dP.swapaxes(-1, -2), Qs)
+            dQs *= scale
+            dQ[tile.batch, tile.heads, :, queries] = p.unfolded(dQs, tile)
+
+    if dQ.size or dK.size or dV.size:
+        run_blocks(work, p.tiles(whole_queries=True))
+    if dmask is not None:
+        dmask = _sum_to_mask(dmask.reshape(*Q.shape[:-1], S), mask.shape)
+    return dQ.reshape(Q.shape), dK.reshape(K.shape), dV.reshape(V.shape), dmask
+
+
+def _sum_to_mask(dmask: Array, shape: tuple[int, ...]) -> Array:
+    """Sum over the axes along which the mask was broadcast."""
+    dmask = dmask.sum(axis=tuple(range(dmask.ndim - len(shape))))
+    wide = tuple(i for i, n in enumerate(shape) if n == 1 and dmask.shape[i] != 1)
+    return dmask.sum(axis=wide, keepdims=True) if wide else dmask

@@ -1,0 +1,235 @@
+"""The position-wise network as one kernel: product, bias, activation and product per row block.
+
+While a block of rows is in cache it passes through both layers, so that the F-wide
+intermediate costs one trip to memory and not five.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, Key, array_module, blocks, run_blocks
+from .activation import find_activation
+from .dropout import drop
+from .linear import ROWS, column_sum, product
+
+
+def _row_items(xp: Any, n: int) -> list[slice]:
+    return blocks(n, ROWS if xp is np else max(1, n))
+
+
+def _check(name: str, x: Array, **weights: tuple[Array | None, tuple[int, ...]]) -> None:
+    for key, (value, shape) in weights.items():
+        if value is not None and value.shape != shape:
+            raise ValueError(
+                f"{name}: {key} has shape {value.shape}; x of shape {x.shape} and the first "
+                f"layer need {shape}"
+            )
+
+
+def feed_forward_forward(
+    x: Array,
+    w1: Array,
+    b1: Array | None,
+    w2: Array,
+    b2: Array | None,
+    *,
+    activation: str = "relu",
+    dropout_p: float = 0.0,
+    key: Key | None = None,
+) -> tuple[Array, tuple[Any, ...]]:
+    """Position-wise feed-forward network, act(x W₁ᵀ + b₁) W₂ᵀ + b₂.
+
+    Parameters
+    ----------
+    x : (..., D) array
+        Rows.
+    w1 : (F, D) array
+        First layer, in PyTorch's layout.
+    b1 : (F,) array or None
+        Its bias.
+    w2 : (D', F) array
+        Second layer.
+    b2 : (D',) array or None
+        Its bias.
+    activation : {"relu", "gelu", "gelu_tanh", "silu"}
+        Between the layers.
+    dropout_p : float
+        Dropout after the activation.
+    key : Key, optional
+        Random stream of the dropout.
+
+    Returns
+    -------
+    y : (..., D') array
+        Mapped rows.
+    saved : tuple
+        The inputs and ``h`` = x W₁ᵀ + b₁, shape (N, F); the activation is computed again.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or the activation is unknown.
+
+    Notes
+    -----
+    With a = act(h): ``da = dy W₂``, ``dh = da ∘ act'(h)``, ``dx = dh W₁``,
+    ``dW₂ = dyᵀ a``, ``dW₁ = dhᵀ x``, and the biases' gradients are the column sums.
+
+    References
+    ----------
+    .. [1] Vaswani et al., "Attention is all you need", arXiv:1706.03762, equation 2.
+
+    Examples
+    --------
+    >>> x, w1, w2 = np.array([[1.0, -2.0]]), np.eye(2), np.array([[1.0, 1.0]])
+    >>> feed_forward_forward(x, w1, None, w2, None)[0].tolist()
+    [[1.0]]
+    """
+    F, D = w1.shape
+    _check(
+        "feed_forward", x,
+        w1=(w1, (F, x.shape[-1])), b1=(b1, (F,)),
+        w2=(w2, (len(w2), F)), b2=(b2, (len(w2),)),
+    )  # fmt: skip
+    xp = array_module(x)
+    act = find_activation(activation)
+    rows = x.reshape(-1, D)
+    n = len(rows)
+    h = xp.empty((n, F), x.dtype)
+    y = xp.empty((n, len(w2)), x.dtype)
+
+    def work(r: slice) -> None:
+        h_r = product(rows[r], w1.T, out=h[r])
+        if b1 is not None:
+            h_r += b1
+        a = act.value(h_r)
+        if dropout_p:
+            a = _dropout_rows(a, r, dropout_p, key)
+        y_r = product(a, w2.T, out=y[r])
+        if b2 is not None:
+            y_r += b2
+
+    run_blocks(work, _row_items(xp, n))
+    saved = (x, w1, w2, h, b1 is not None, b2 is not None, act, dropout_p, key)
+    return y.reshape(*x.shape[:-1], len(w2)), saved
+
+
+def feed_forward_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array | None, ...]:
+    """Return ``(dx, dw1, db1, dw2, db2)``."""
+    x, w1, w2, h, has_b1, has_b2, act, dropout_p, key = saved
+    xp = array_module(x)
+    rows, dy_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    a, dh, dx = xp.empty_like(h), xp.empty_like(h), xp.empty(rows.shape, x.dtype)
+
+    def work(r: slice) -> None:
+        a_r, da = act.value(h[r]), product(dy_rows[r], w2)
+        if dropout_p:
+            a_r, da = (_dropout_rows(v, r, dropout_p, key) for v in (a_r, da))
+        a[r] = a_r
+        dh[r] = act.gradient(da, h[r])
+        product(dh[r], w1, out=dx[r])
+
+    run_blocks(work, _row_items(xp, len(rows)))
+    dw1, dw2 = product(dh.T, rows), product(dy_rows.T, a)
+    db1 = column_sum(dh) if has_b1 else None
+    db2 = column_sum(dy_rows) if has_b2 else None
+    return dx.reshape(x.shape), dw1, db1, dw2, db2
+
+
+def _dropout_rows(a: Array, r: slice, p: float, key: Key | None) -> Array:
+    """Drop out a block of rows with its stretch of the stream, as `dropout` would on all rows."""
+    if key is None:
+        raise ValueError("feed_forward: dropout_p > 0 needs a key")
+    return drop(a, p, key, start=r.start * a.shape[-1])
+
+
+def gated_feed_forward_forward(
+    x: Array, w_gate: Array, w_up: Array, w_down: Array, *, activation: str = "silu"
+) -> tuple[Array, tuple[Any, ...]]:
+    """Gated feed-forward network, (act(x W_gᵀ) ∘ x W_uᵀ) W_dᵀ; SwiGLU with ``silu``.
+
+    Parameters
+    ----------
+    x : (..., D) array
+        Rows.
+    w_gate, w_up : (F, D) array
+        The gate and what it opens, in PyTorch's layout.
+    w_down : (D', F) array
+        Back to the size of the model.
+    activation : {"silu", "gelu", "gelu_tanh", "relu"}
+        Of the gate.
+
+    Returns
+    -------
+    y : (..., D') array
+        Mapped rows.
+    saved : tuple
+        The inputs and both intermediates before the activation, shape (N, F) each.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or the activation is unknown.
+
+    Notes
+    -----
+    With g = x W_gᵀ, u = x W_uᵀ, s = act(g) ∘ u: ``ds = dy W_d``, ``dg = ds ∘ u ∘ act'(g)``,
+    ``du = ds ∘ act(g)``, ``dx = dg W_g + du W_u``, ``dW_g = dgᵀ x``, ``dW_u = duᵀ x``,
+    ``dW_d = dyᵀ s``.
+
+    References
+    ----------
+    .. [1] Shazeer, "GLU variants improve transformer", arXiv:2002.05202, equation 6.
+
+    Examples
+    --------
+    >>> x, one = np.array([[2.0]]), np.array([[1.0]])
+    >>> gated_feed_forward_forward(x, one, one, one, activation="relu")[0].tolist()
+    [[4.0]]
+    """
+    F, D = w_gate.shape
+    _check(
+        "gated_feed_forward", x,
+        w_gate=(w_gate, (F, x.shape[-1])), w_up=(w_up, (F, D)), w_down=(w_down, (len(w_down), F)),
+    )  # fmt: skip
+    xp = array_module(x)
+    act = find_activation(activation)
+    rows = x.reshape(-1, D)
+    n = len(rows)
+    gate, up = xp.empty((n, F), x.dtype), xp.empty((n, F), x.dtype)
+    y = xp.empty((n, len(w_down)), x.dtype)
+
+    def work(r: slice) -> None:
+        s = act.value(product(rows[r], w_gate.T, out=gate[r]))
+        s *= product(rows[r], w_up.T, out=up[r])
+        product(s, w_down.T, out=y[r])
+
+    run_blocks(work, _row_items(xp, n))
+    return y.reshape(*x.shape[:-1], len(w_down)), (x, w_gate, w_up, w_down, gate, up, act)
+
+
+def gated_feed_forward_backward(
+    dy: Array, saved: tuple[Any, ...]
+) -> tuple[Array, Array, Array, Array]:
+    """Return ``(dx, dw_gate, dw_up, dw_down)``."""
+    x, w_gate, w_up, w_down, gate, up, act = saved
+    xp = array_module(x)
+    rows, dy_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    s, dgate, dup = (xp.empty_like(gate) for _ in range(3))
+    dx = xp.empty(rows.shape, x.dtype)
+
+    def work(r: slice) -> None:
+        ds = product(dy_rows[r], w_down)
+        opened = act.value(gate[r])
+        s[r] = opened * up[r]
+        dgate[r] = act.gradient(ds * up[r], gate[r])
+        dup[r] = ds * opened
+        product(dgate[r], w_gate, out=dx[r])
+        dx[r] += product(dup[r], w_up)
+
+    run_blocks(work, _row_items(xp, len(rows)))
+    dw_gate, dw_up = product(dgate.T, rows), product(dup.T, rows)
+    return dx.reshape(x.shape), dw_gate, dw_up, product(dy_rows.T, s)
