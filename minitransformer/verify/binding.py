@@ -1,0 +1,233 @@
+"""Bind the symbols of a formula to those of a card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from minitransformer.verify.cards.card import Card, Input
+from minitransformer.verify.dimensions import (
+    ELEMENTWISE,
+    REDUCTIONS,
+    Typing,
+    canonical_function,
+)
+from minitransformer.verify.expression import Expr, name, number
+
+INDEX_LETTERS = frozenset("ijklmnpqrstuvc")
+CONSTANTS = frozenset(["e", "π", "pi", "∞", "inf"])
+
+
+@dataclass
+class Bound:
+    """A formula whose symbols are a card's, and what was done to get there.
+
+    ``unknown`` lists the symbols nothing gives a meaning to; they are typed as
+    numbers. ``renamed`` maps the formula's spelling to the card's.
+    """
+
+    expr: Expr
+    typing: Typing
+    free: tuple[str, ...]
+    unknown: tuple[str, ...]
+    renamed: dict[str, str] = field(default_factory=dict)
+    extra: tuple[Input, ...] = ()
+
+
+def sides(e: Expr) -> tuple[Expr | None, tuple[Expr, ...], tuple[str, ...]]:
+    """Split a relation or chain into its left-hand side and the claims after it."""
+    if e.op == "relation" and e.value in ("=", "≈", ":=", "≡", "∝", "∼", "≜", "←", "∈", "≤", "≥"):
+        return e.args[0], e.args[1:], (str(e.value),)
+    if e.op == "chain":
+        return e.args[0], e.args[1:], tuple(e.value)
+    return None, (e,), ()
+
+
+def head_of(lhs: Expr | None) -> str:
+    """Return the name a left-hand side defines: ``Attention`` of ``Attention(Q, K, V)``."""
+    if lhs is None:
+        return ""
+    if lhs.op in ("call", "name"):
+        return str(lhs.value)
+    if lhs.op in ("index", "pow", "hadamard", "transpose"):
+        return head_of(lhs.args[0])
+    if lhs.op == "partial":
+        return "∂" + head_of(lhs.args[0]) + "/∂" + head_of(lhs.args[1])
+    if lhs.op == "var":
+        return "Var"
+    return ""
+
+
+def substitute(e: Expr, values: Mapping[str, Expr]) -> Expr:
+    """Replace names by expressions, keeping the place of the name in the source."""
+
+    def change(node: Expr) -> Expr:
+        if node.op == "name" and node.value in values:
+            return replace(values[node.value], span=node.span)
+        return node
+
+    return e.map(change) if values else e
+
+
+def inline(e: Expr, definitions: Mapping[str, Expr], depth: int = 12) -> Expr:
+    """Replace defined names by their definitions, definitions of definitions included."""
+    for _ in range(depth):
+        used = {n.value for n in e.walk() if n.op == "name"} & set(definitions)
+        if not used:
+            return e
+        e = substitute(e, {k: definitions[k] for k in used})
+    return e
+
+
+class Binder:
+    """Resolve the names of one formula against one card."""
+
+    def __init__(self, card: Card, renames: Mapping[str, str], declared: Mapping[str, Any]):
+        self.card = card
+        self.renames = dict(renames)
+        self.declared = declared
+        self.free: list[str] = []
+        self.unknown: list[str] = []
+        self.renamed: dict[str, str] = {}
+
+    def __call__(self, e: Expr, scope: frozenset[str] = frozenset()) -> Expr:
+        if e.op == "name":
+            return self._name(e, scope)
+        if e.op == "big":
+            variable = e.value[1]
+            inner = scope | {variable} if variable else scope
+            return replace(
+                e, args=(self(e.args[0], inner), *(self(a, scope) for a in e.args[1:]))
+            )
+        if e.op == "index":
+            base, *picks = e.args
+            base = self(base, scope)
+            return replace(e, args=(base, *(self._pick(p, scope) for p in picks)))
+        if e.op == "call":
+            return self._call(e, scope)
+        return replace(e, args=tuple(self(a, scope) for a in e.args)) if e.args else e
+
+    def _call(self, e: Expr, scope: frozenset[str]) -> Expr:
+        """A name before parentheses is a function, unless it names an input."""
+        args = tuple(self(a, scope) for a in e.args)
+        given = str(e.value)
+        function, _ = canonical_function(given)
+        known = (
+            given in self.card.function_dims
+            or function in ELEMENTWISE
+            or function in REDUCTIONS
+            or function
+            in ("softmax", "softmax_column", "log_softmax", "rowsum", "clip", "concat", "diag",
+                "tr", "norm", "pow")
+        )
+        if not known and len(args) == 1 and (self.card.bind(given) or given in self.card.sizes):
+            return Expr("mul", (self(Expr("name", (), given, e.span), scope), *args), None, e.span)
+        return replace(e, args=args)
+
+    def _pick(self, e: Expr, scope: frozenset[str]) -> Expr:
+        if e.op == "name":
+            if e.value in scope:
+                return e
+            if self.card.bind(e.value) is None and e.value not in self.card.sizes:
+                if e.value not in self.free:
+                    self.free.append(e.value)
+                return e
+        return self(e, scope)
+
+    def _name(self, e: Expr, scope: frozenset[str]) -> Expr:
+        spelled = str(e.value)
+        if spelled in scope or spelled in self.free:
+            return e
+        target = self.renames.get(spelled, spelled)
+        found = self.card.bind(target)
+        if found is not None:
+            if found.name != spelled:
+                self.renamed[spelled] = found.name
+            return replace(e, value=found.name)
+        if target in self.card.sizes or target in self.card.dims:
+            return replace(e, value=target)
+        if target in self.card.derived:
+            return replace(self(self.card.derived_tree(target), scope), span=e.span)
+        split = self._indexed(e, target, scope)
+        if split is not None:
+            return split
+        if spelled in CONSTANTS:
+            return e
+        if spelled not in self.unknown:
+            self.unknown.append(spelled)
+        return e
+
+    def _indexed(self, e: Expr, spelled: str, scope: frozenset[str]) -> Expr | None:
+        """Read ``x_i`` as an entry of x, where x is known and i is an index or a number."""
+        base, _, suffix = spelled.rpartition("_")
+        if not base:
+            return None
+        found = self.card.bind(self.renames.get(base, base))
+        derived = base in self.card.derived
+        if (found is None or not found.dims) and not derived:
+            return None
+        suffix = suffix.strip("{}")
+        parts = suffix.split(",") if "," in suffix else [suffix]
+        if len(parts) == 1 and len(suffix) == 2 and suffix.isalpha():
+            parts = list(suffix)
+        picks = []
+        for part in (p.strip() for p in parts):
+            if part.isdigit():
+                picks.append(replace(number(int(part)), span=e.span))
+            elif part in scope or (len(part) == 1 and part in INDEX_LETTERS):
+                picks.append(self._pick(Expr("name", (), part, e.span), scope))
+            else:
+                return None
+        inner = self._name(Expr("name", (), base, e.span), scope)
+        return Expr("index", (inner, *picks), None, e.span)
+
+
+def bind(
+    e: Expr,
+    card: Card,
+    lhs: Expr | None = None,
+    declarations: Mapping[str, Any] | None = None,
+) -> Bound:
+    """Return the formula in the card's symbols.
+
+    A left-hand side ``f(A, B, C)`` binds A, B, C to the card's inputs in order, and
+    its indices come first among the free ones.
+    """
+    declared = dict(declarations or {})
+    renames: dict[str, str] = {}
+    order = card.signature or tuple(i.name for i in card.inputs)
+    inner = lhs
+    while inner is not None and inner.op in ("index", "transpose"):
+        inner = inner.args[0]
+    if inner is not None and inner.op == "call" and len(inner.args) == len(order):
+        for arg, target in zip(inner.args, order):
+            if arg.op == "name":
+                renames[str(arg.value)] = target
+    if len(set(renames.values())) < len(renames):
+        renames = {}
+    binder = Binder(card, renames, declared)
+    lhs_free: list[str] = []
+    if lhs is not None and lhs.op == "index":
+        lhs_free = [str(p.value) for p in lhs.args[1:] if p.op == "name"]
+        if lhs.args[0].op == "call" and any(p.op == "number" for p in lhs.args[1:]):
+            lhs_free = []
+    for index in lhs_free:
+        if card.bind(index) is None and index not in card.sizes:
+            binder.free.append(index)
+    bound = binder(e)
+    free = tuple(binder.free)
+    used = {n.value for n in bound.walk() if n.op == "name"}
+    free = tuple(i for i in free if i in used)
+    symbols = {i.name: i.dims for i in card.inputs}
+    symbols.update({u: () for u in binder.unknown})
+    sizes = {d: d for d in card.dims}
+    sizes.update(card.sizes)
+    typing = Typing(symbols, sizes, dict(card.function_dims))
+    extra = tuple(Input(u, (), "positive") for u in binder.unknown)
+    return Bound(bound, typing, free, tuple(binder.unknown), binder.renamed, extra)
+
+
+def size_names(card: Card) -> tuple[Expr, ...]:
+    """Return the names of the card's sizes, as expressions for edits and trials."""
+    return tuple(name(d) for d in card.dims)
