@@ -66,7 +66,11 @@ def test_import_works_where_only_numpy_can_be_found():
         "print(tuple(x.grad.shape))\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", hide], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", hide],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "(1, 2)"

@@ -55,6 +55,7 @@ def allowance(
     dtype: np.dtype,
     kind: Literal["forward", "backward"] = "forward",
     also: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    size: float = 0.0,
 ) -> float:
     """How far from `exact` a result of `dtype` may be.
 
@@ -63,7 +64,7 @@ def allowance(
     """
     with np.errstate(over="ignore"):
         finite = np.isfinite(exact) & np.isfinite(exact.astype(dtype))
-    scale = float(np.abs(exact[finite]).max()) if finite.any() else 0.0
+    scale = max(size, float(np.abs(exact[finite]).max(initial=0.0)))
     ratio = relative_rounding(dtype) / relative_rounding(naive.dtype)
     errors = [largest_error(naive[finite], exact[finite])]
     errors += [largest_error(other, truth) for truth, other in also]
@@ -83,6 +84,7 @@ def assert_close(
     kind: Literal["forward", "backward"] = "forward",
     name: str = "result",
     also: Sequence[tuple[Any, Any]] = (),
+    size: float = 0.0,
 ) -> float:
     """Hold `ours` against the truth and a naive form; return its error in units of the rule.
 
@@ -100,6 +102,9 @@ def assert_close(
         What a failure calls the array.
     also
         Further (exact, naive) pairs that the naive error is measured on.
+    size
+        Size of the terms that cancel in the result, where they can cancel altogether: the
+        scale is at least that.
 
     Returns
     -------
@@ -124,14 +129,12 @@ def assert_close(
     if ours.dtype.kind != "f" or naive.dtype.kind != "f":
         raise AssertionError(f"{name}: dtypes {ours.dtype} and {naive.dtype} are not floating")
     if relative_rounding(naive.dtype) < relative_rounding(ours.dtype):
-        raise AssertionError(
-            f"{name}: dtype {ours.dtype}, while the naive form has {naive.dtype}"
-        )
+        raise AssertionError(f"{name}: dtype {ours.dtype}, while the naive form has {naive.dtype}")
     _same_pattern(name, ours, exact)
     with np.errstate(over="ignore"):
         finite = np.isfinite(exact) & np.isfinite(exact.astype(ours.dtype))
     error = largest_error(ours[finite], exact[finite])
-    allowed = allowance(exact, naive, ours.dtype, kind, also)
+    allowed = allowance(exact, naive, ours.dtype, kind, also, size)
     units = error / allowed
     if not units <= 1.0:  # also refuses NaN
         where = np.unravel_index(

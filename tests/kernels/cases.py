@@ -5,14 +5,16 @@ To add a kernel, add one `Case` here; every test over kernels then runs it.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from tests.kernels import reference as ref
@@ -34,10 +36,12 @@ class Problem:
     options: dict[str, Any] = field(default_factory=dict)
     layouts: tuple[str, ...] = ()
     seed: int = 0
+    extras: dict[str, Any] = field(default_factory=dict)  # options of the kernel alone
+    inert: tuple[int, ...] = ()  # positions without a gradient in this problem
 
     def __repr__(self) -> str:
         shapes = [None if a is None else (a.shape, a.dtype.name) for a in self.arrays]
-        return f"Problem({shapes}, {self.options}, layouts={self.layouts}, seed={self.seed})"
+        return f"Problem({shapes}, {self.options}, {self.extras}, layouts={self.layouts}, seed={self.seed})"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ class Case:
         The naive implementation, where it is not the reference run in the dtype under test.
     inert
         Positions of floating inputs that have no gradient.
+    terms
+        From the arrays, the options and what arrives, the size of the terms that cancel in each
+        gradient, where they can cancel altogether: the rule's scale is at least that.
     differences
         Whether finite differences of the reference give the gradient of a problem.
     """
@@ -75,6 +82,7 @@ class Case:
     published: bool = False
     naive: Callable[..., Any] | None = None
     inert: tuple[int, ...] = ()
+    terms: Callable[..., tuple[float, ...]] | None = None
     differences: Callable[[Problem], bool] = lambda problem: True
 
     def __repr__(self) -> str:
@@ -93,6 +101,10 @@ def exactly(values: Any) -> Array:
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> Array:
     return exactly(scale * np.random.default_rng(seed).standard_normal(shape))
+
+
+def largest(array: Array) -> float:
+    return float(np.abs(array).max(initial=0.0))
 
 
 def apart(seed: int, *shape: int) -> Array:
@@ -123,7 +135,7 @@ def repeat_where_broadcast(problem: Problem) -> Problem:
             continue
         if i < len(problem.layouts) and problem.layouts[i] == "repeated":
             arrays[i] = np.broadcast_to(array[:1], array.shape)
-    return Problem(tuple(arrays), problem.options, problem.layouts, problem.seed)
+    return replace(problem, arrays=tuple(arrays))
 
 
 def lay_out(values: Array, layout: str, dtype: Any) -> Array:
@@ -239,6 +251,7 @@ def _elementwise() -> list[Case]:
         ("negative", np.negative, "Tensor.neg", unary()),
         ("exp", np.exp, "Tensor.exp", unary()),
         ("log", np.log, "Tensor.log", unary(positive)),
+        ("log1p", np.log1p, "Tensor.log1p", unary(positive)),
         ("sqrt", np.sqrt, "Tensor.sqrt", unary(positive)),
         ("rsqrt", lambda x: 1 / np.sqrt(x), "Tensor.rsqrt", unary(positive)),
         ("tanh", np.tanh, "Tensor.tanh", unary(mixed_signs)),
@@ -268,6 +281,22 @@ def _elementwise() -> list[Case]:
             lambda x, mask, *, value: x.masked_fill(mask, value),
             "Tensor.masked_fill",
             differences=lambda problem: abs(problem.options["value"]) < 10,
+        ),
+        Case(
+            "copy",
+            "elementwise",
+            st.sampled_from(["C", "K"]).flatmap(lambda order: unary(order=order)),
+            lambda x, *, order: x.copy(order),
+            lambda x, *, order: x.clone(),
+            "Tensor.clone",
+        ),
+        Case(
+            "move",
+            "elementwise",
+            unary(device="cpu"),
+            lambda x, *, device: x,
+            lambda x, *, device: x.to(device),
+            "Tensor.to",
         ),
     ]
     return cases
@@ -305,10 +334,12 @@ def reductions(
 
 
 @st.composite
-def variances(draw: Any) -> Problem:
-    problem = draw(reductions(correction=st.sampled_from([0, 1])))
+def variances(draw: Any, at_least: int = 1) -> Problem:
+    problem = draw(reductions(apart, correction=st.sampled_from([0, 1])))
     array, options = problem.arrays[0], problem.options
-    if math.prod(array.shape[a] for a in ref._axes(array, options["axis"])) < 2:
+    number = math.prod(array.shape[a] for a in ref.reduced(array, options["axis"]))
+    assume(number >= at_least)
+    if number < 2:
         options["correction"] = 0
     return problem
 
@@ -377,6 +408,34 @@ def _reductions() -> list[Case]:
             lambda x, *, axis, keepdims: np.asarray(x.max(axis=axis, keepdims=keepdims)),
             lambda x, *, axis, keepdims: torch.amax(x, _torch_axis(x, axis), keepdim=keepdims),
             "Tensor.amax",
+        ),
+        Case(
+            "amin",
+            "reduction",
+            reductions(apart),
+            lambda x, *, axis, keepdims: np.asarray(x.min(axis=axis, keepdims=keepdims)),
+            lambda x, *, axis, keepdims: torch.amin(x, _torch_axis(x, axis), keepdim=keepdims),
+            "Tensor.amin",
+        ),
+        Case(
+            "std",
+            "reduction",
+            variances(at_least=2),
+            lambda x, **options: np.sqrt(ref.var(x, **options)),
+            lambda x, *, axis, correction, keepdims: torch.std(
+                x, _torch_axis(x, axis), correction=correction, keepdim=keepdims
+            ),
+            "Tensor.std",
+        ),
+        Case(
+            "norm",
+            "reduction",
+            reductions(apart, ord=st.sampled_from([1.0, 2.0, 3.0, math.inf])),
+            ref.norm,
+            lambda x, *, ord, axis, keepdims: torch.linalg.vector_norm(
+                x, ord, _torch_axis(x, axis), keepdim=keepdims
+            ),
+            "Tensor.norm",
         ),
         Case(
             "var",
@@ -493,7 +552,7 @@ def norm_problems(draw: Any, bias: bool) -> Problem:
 
 
 @st.composite
-def attention_problems(draw: Any, dropout: bool = False) -> Problem:
+def attention_problems(draw: Any) -> Problem:
     E, Ev = draw(st.sampled_from([1, 2, 5, 17])), draw(st.sampled_from([1, 3, 8]))
     L, S = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     G, per_group = draw(st.integers(1, 2)), draw(st.integers(1, 3))
@@ -521,11 +580,12 @@ def attention_problems(draw: Any, dropout: bool = False) -> Problem:
         "is_causal": is_causal,
         "scale": draw(st.sampled_from([None, None, 0.25, 1.0])),
     }
-    if dropout:
-        options["dropout_p"] = draw(st.sampled_from([0.1, 0.5]))
-    return repeat_where_broadcast(
-        Problem((Q, K, V, mask), options, draw(layouts_of(4)), draw(seeds))
-    )
+    problem = Problem((Q, K, V, mask), options, draw(layouts_of(4)), draw(seeds))
+    if mask is not None and mask.dtype != bool:
+        wanted = draw(st.booleans())
+        inert = () if wanted else (3,)
+        problem = replace(problem, extras={"mask_gradient": wanted}, inert=inert)
+    return repeat_where_broadcast(problem)
 
 
 def torch_attention(
@@ -548,6 +608,16 @@ def torch_attention(
     scores = scores.masked_fill(~look, -1e30 if Q.dtype == torch.float32 else -1e300)
     weights = torch.softmax(scores, -1) * look
     return weights @ V
+
+
+def attention_terms(
+    arrays: Sequence[Array | None], options: dict[str, Any], dout: Array
+) -> tuple[float, ...]:
+    """With one key the softmax cannot move: dP - D is zero, the rest of terms of this size."""
+    Q, K, V, _ = arrays
+    scale = options["scale"] or 1 / math.sqrt(max(1, Q.shape[-1]))
+    dP = largest(np.abs(dout).sum(-1)) * largest(V)
+    return (dP * largest(K) * scale, dP * largest(Q) * scale, 0.0, dP)
 
 
 # Feed-forward ------------------------------------------------------------------------------
@@ -739,6 +809,7 @@ def _formulas() -> list[Case]:
             torch_attention,
             "F.scaled_dot_product_attention",
             published=True,
+            terms=attention_terms,
         ),
         Case(
             "feed_forward",
@@ -748,6 +819,7 @@ def _formulas() -> list[Case]:
             torch_feed_forward,
             "",
             published=True,
+            naive=functools.partial(ref.feed_forward, activations=ref.NAIVE_ACTIVATIONS),
         ),
         Case(
             "gated_feed_forward",
@@ -757,6 +829,7 @@ def _formulas() -> list[Case]:
             torch_gated,
             "",
             published=True,
+            naive=functools.partial(ref.gated_feed_forward, activations=ref.NAIVE_ACTIVATIONS),
         ),
         Case(
             "embedding",
@@ -863,7 +936,9 @@ def indexings(draw: Any) -> Problem:
 
 
 def _torch_index(x: Any, *, index: tuple[Any, ...]) -> Any:
-    return x[tuple(torch.from_numpy(np.array(i)) if isinstance(i, np.ndarray) else i for i in index)]
+    return x[
+        tuple(torch.from_numpy(np.array(i)) if isinstance(i, np.ndarray) else i for i in index)
+    ]
 
 
 @st.composite
@@ -921,11 +996,55 @@ def _torch_pad(x: Any, *, widths: Any, value: float) -> Any:
 
 
 @st.composite
+def assignments(draw: Any) -> Problem:
+    shape = draw(st.lists(st.integers(2, 5), min_size=2, max_size=3).map(tuple))
+    rng = np.random.default_rng(draw(seeds))
+    index = draw(
+        st.sampled_from(
+            [
+                (1,),
+                (slice(None), 0),
+                (Ellipsis, slice(1, None)),
+                (rng.permutation(shape[0])[:2],),
+                (rng.random(shape) < 0.5,),
+            ]
+        )
+    )
+    inner = draw(st.sampled_from([None, None, 0, slice(0, 1)]))
+    if not all(isinstance(i, slice | type(Ellipsis)) for i in index):
+        inner = None
+    part = np.zeros(shape)[index]
+    part = part if inner is None else part[inner]
+    value_shape = part.shape if draw(st.booleans()) else (1,) * min(part.ndim, 1)
+    return repeat_where_broadcast(
+        Problem(
+            (normal(draw(seeds), *shape), normal(draw(seeds), *value_shape)),
+            {"index": index, "inner": inner},
+            draw(layouts_of(2)),
+            draw(seeds),
+        )
+    )
+
+
+def assign(x: Array, value: Array, *, index: Any, inner: Any) -> Array:
+    out = np.array(x)
+    part = out if inner is None else out[index]
+    part[index if inner is None else inner] = value
+    return out
+
+
+def _torch_assign(x: Any, value: Any, *, index: Any, inner: Any) -> Any:
+    out = x.clone()
+    index = tuple(torch.from_numpy(np.array(i)) if isinstance(i, np.ndarray) else i for i in index)
+    part = out if inner is None else out[index]
+    part[index if inner is None else inner] = value
+    return out
+
+
+@st.composite
 def flips(draw: Any, roll: bool = False) -> Problem:
     shape = draw(shapes_1d)
-    axes = tuple(
-        draw(st.lists(st.integers(0, len(shape) - 1), min_size=1, unique=True))
-    )
+    axes = tuple(draw(st.lists(st.integers(0, len(shape) - 1), min_size=1, unique=True)))
     options: dict[str, Any] = {"axis": axes}
     if roll:
         options["shifts"] = tuple(draw(st.integers(-7, 7)) for _ in axes)
@@ -1000,6 +1119,7 @@ def _shape_operations() -> list[Case]:
             lambda x, index, *, axis: torch.gather(x, axis, index),
             "Tensor.gather",
         ),
+        ("assign", assignments(), assign, _torch_assign, "Tensor.__setitem__"),
         (
             "pad",
             paddings(),

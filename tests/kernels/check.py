@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from tests.kernels.cases import Case, Problem, lay_out
-from tests.tolerance import assert_close, largest_error, relative_rounding
+from tests.tolerance import allowance, assert_close, largest_error, relative_rounding
 
 Array = np.ndarray
 DTYPES = (np.float32, np.float64)
 FEW = 512  # elements below which the naive error is measured on neighbouring inputs too
-FACTORS = tuple(1 + k / 1024 for k in range(1, 13))
+NEIGHBOURS = 12
 
 
 class Pair(NamedTuple):
@@ -110,13 +110,16 @@ def tensor(array: Array | None, grad: bool) -> Any:
 
 
 def neighbours(problem: Problem) -> Iterator[tuple[list[Array | None], list[Array | None]]]:
-    """The problem's arrays, a little scaled, in double and single precision.
+    """The problem's arrays, a little moved, in double and single precision.
 
     The error of a naive form on a few numbers is luck; on a few neighbours it is a measure.
     """
-    for factor in FACTORS:
+    rng = np.random.default_rng((problem.seed, 8))
+    for _ in range(NEIGHBOURS):
         singles = [
-            (a * factor).astype(np.float32) if a is not None and a.dtype.kind == "f" else a
+            (a * (1 + rng.uniform(-1, 1, a.shape) / 256)).astype(np.float32)
+            if a is not None and a.dtype.kind == "f"
+            else a
             for a in problem.arrays
         ]
         doubles = [
@@ -135,7 +138,7 @@ def other_upstreams(douts: list[Array | None], seed: int) -> list[list[Array | N
             else rng.standard_normal(d.shape).astype(np.float32).astype(np.float64)
             for d in douts
         ]
-        for _ in FACTORS
+        for _ in range(NEIGHBOURS)
     ]
 
 
@@ -157,9 +160,7 @@ def run_torch(
         if o.requires_grad
     ]
     found = iter(
-        torch.autograd.grad(
-            [o for o, _ in heads], wanted, [d for _, d in heads], allow_unused=True
-        )
+        torch.autograd.grad([o for o, _ in heads], wanted, [d for _, d in heads], allow_unused=True)
         if heads
         else [None] * len(wanted)
     )
@@ -182,16 +183,15 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
         Largest errors in units of the rule: "forward", "backward", and PyTorch's own.
     """
     pair = pair or pair_of(case)
+    inert = {*case.inert, *problem.inert}
     dtype = np.dtype(dtype)
     inputs = inputs_of(problem, dtype)
     before = [None if a is None else a.tobytes() for a in inputs]
     doubles = [
-        a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a
-        for a in problem.arrays
+        a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in problem.arrays
     ]
     singles = [
-        a.astype(np.float32) if a is not None and a.dtype.kind == "f" else a
-        for a in problem.arrays
+        a.astype(np.float32) if a is not None and a.dtype.kind == "f" else a for a in problem.arrays
     ]
     options = reference_options(problem, dtype)
     naive_form = case.naive or case.reference
@@ -204,7 +204,7 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
     ]
 
     # forward
-    out, saved = pair.forward(*inputs, **problem.options)
+    out, saved = pair.forward(*inputs, **problem.options, **problem.extras)
     outs = as_tuple(out)
     assert isinstance(saved, tuple), f"saved is {type(saved).__name__}, not a tuple"
     assert len(outs) == len(exact), f"{len(outs)} outputs, reference {len(exact)}"
@@ -233,7 +233,7 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
     assert isinstance(grads, tuple), f"backward gave {type(grads).__name__}, not a tuple"
     assert len(grads) == len(inputs), f"{len(grads)} gradients for {len(inputs)} inputs"
     for i, (grad, array) in enumerate(zip(grads, inputs)):
-        if array is None or array.dtype.kind != "f" or i in case.inert:
+        if array is None or array.dtype.kind != "f" or i in inert:
             assert grad is None, f"gradient {i} of an input that has none"
         elif grad is not None:
             assert isinstance(grad, np.ndarray | np.generic), f"gradient {i}: {type(grad).__name__}"
@@ -241,7 +241,7 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
             assert grad.dtype == dtype, f"gradient {i} is {grad.dtype} for {dtype}"
 
     # twice the same bits, nothing written
-    again, saved_again = pair.forward(*inputs, **problem.options)
+    again, saved_again = pair.forward(*inputs, **problem.options, **problem.extras)
     assert same_bits(out, again), "a second forward gave other bits"
     assert same_bits(grads, pair.backward(dout, saved)), "a second backward gave other bits"
     assert same_bits(grads, pair.backward(dout, freeze(saved_again))), "saved depends on the run"
@@ -249,6 +249,7 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
 
     # PyTorch
     if case.torch is not None:
+        terms = case.terms(doubles, options, values[0]) if case.terms else ()
         truth64 = run_torch(case, doubles, options, values)
         torch32 = run_torch(case, singles, options, values)
         if not others and any(a is not None and 0 < a.size < FEW for a in inputs):
@@ -259,20 +260,27 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
         ]
         for i, (theirs, truth, plain) in enumerate(zip(torch32.outs, exact, naive)):
             if theirs.dtype.kind == "f" and dtype == np.float32:
-                bound = _units(theirs, np.asarray(truth, np.float64), np.asarray(plain), "forward")
+                also = [(truths[i], plains[i]) for truths, plains in others_out]
+                also = [(np.asarray(t, np.float64), np.asarray(p)) for t, p in also]
+                bound = _units(
+                    theirs, np.asarray(truth, np.float64), np.asarray(plain), "forward", also
+                )
                 units["torch forward"] = max(units["torch forward"], bound)
             elif theirs.dtype.kind != "f":
                 assert np.array_equal(outs[i], theirs), f"output {i} differs from PyTorch's"
         for i, (ours, truth, theirs) in enumerate(zip(grads, truth64.grads, torch32.grads)):
+            if i in problem.inert:
+                continue
             if truth is None:
                 assert ours is None or not ours.any(), f"gradient {i}: PyTorch has none"
                 continue
             assert ours is not None, f"gradient {i} is None, PyTorch has one"
             also = [(truths[i], plains[i]) for truths, plains in others_grads]
-            found = assert_close(ours, truth, theirs, "backward", f"gradient {i}", also)
+            size = terms[i] if terms else 0.0
+            found = assert_close(ours, truth, theirs, "backward", f"gradient {i}", also, size)
             units["backward"] = max(units["backward"], found)
             if dtype == np.float32:
-                bound = _units(theirs, truth, theirs, "backward")
+                bound = _units(theirs, truth, theirs, "backward", also, size)
                 units["torch backward"] = max(units["torch backward"], bound)
 
     if dtype == np.float64 and case.differences(problem):
@@ -280,13 +288,19 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
     return units
 
 
-def _units(theirs: Array, exact: Array, naive: Array, kind: Any) -> float:
+def _units(
+    theirs: Array,
+    exact: Array,
+    naive: Array,
+    kind: Any,
+    also: Sequence[tuple[Array, Array]],
+    size: float = 0.0,
+) -> float:
     """PyTorch's error in the same units, not held to them."""
-    from tests.tolerance import allowance
-
     if theirs.shape != exact.shape:
         return 0.0
-    return largest_error(theirs, exact) / allowance(exact, naive, theirs.dtype, kind)
+    bound = allowance(exact, naive, theirs.dtype, kind, also, size)
+    return largest_error(theirs, exact) / bound
 
 
 def check_by_differences(

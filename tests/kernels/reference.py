@@ -59,6 +59,8 @@ ACTIVATIONS = {
     "silu": silu,
 }
 
+NAIVE_ACTIVATIONS = {**ACTIVATIONS, "gelu": naive_gelu}
+
 # Linear ------------------------------------------------------------------------------------
 
 
@@ -214,16 +216,23 @@ def feed_forward(
     b2: Array | None,
     *,
     activation: str = "relu",
+    activations: Any = ACTIVATIONS,
 ) -> Array:
     """Vaswani et al. 2017, equation 2, with a choice of activation."""
-    return linear(ACTIVATIONS[activation](linear(x, w1, b1)), w2, b2)
+    return linear(activations[activation](linear(x, w1, b1)), w2, b2)
 
 
 def gated_feed_forward(
-    x: Array, w_gate: Array, w_up: Array, w_down: Array, *, activation: str = "silu"
+    x: Array,
+    w_gate: Array,
+    w_up: Array,
+    w_down: Array,
+    *,
+    activation: str = "silu",
+    activations: Any = ACTIVATIONS,
 ) -> Array:
     """Shazeer 2020, equation 6."""
-    gate = ACTIVATIONS[activation](linear(x, w_gate, None))
+    gate = activations[activation](linear(x, w_gate, None))
     return linear(gate * linear(x, w_up, None), w_down, None)
 
 
@@ -304,7 +313,7 @@ def cross_entropy(
 # Reductions --------------------------------------------------------------------------------
 
 
-def _axes(x: Array, axis: Any) -> tuple[int, ...]:
+def reduced(x: Array, axis: Any) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(x.ndim))
     return tuple(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
@@ -312,7 +321,7 @@ def _axes(x: Array, axis: Any) -> tuple[int, ...]:
 
 def one_by_one(x: Array, *, axis: Any, keepdims: bool) -> Array:
     """A sum taken one element after another, in the dtype of `x`."""
-    axes = _axes(x, axis)
+    axes = reduced(x, axis)
     rest = [a for a in range(x.ndim) if a not in axes]
     moved = x.transpose(*rest, *axes).reshape(*[x.shape[a] for a in rest], -1)
     out = np.zeros(moved.shape[:-1], x.dtype)
@@ -324,15 +333,22 @@ def one_by_one(x: Array, *, axis: Any, keepdims: bool) -> Array:
 
 
 def mean(x: Array, *, axis: Any, keepdims: bool) -> Array:
-    number = math.prod(x.shape[a] for a in _axes(x, axis))
+    number = math.prod(x.shape[a] for a in reduced(x, axis))
     return np.asarray(one_by_one(x, axis=axis, keepdims=keepdims) / x.dtype.type(number))
 
 
 def var(x: Array, *, axis: Any, correction: float, keepdims: bool) -> Array:
-    number = math.prod(x.shape[a] for a in _axes(x, axis))
+    number = math.prod(x.shape[a] for a in reduced(x, axis))
     deviation = x - mean(x, axis=axis, keepdims=True)
     squares = one_by_one(deviation * deviation, axis=axis, keepdims=keepdims)
     return np.asarray(squares / x.dtype.type(number - correction))
+
+
+def norm(x: Array, *, ord: float, axis: Any, keepdims: bool) -> Array:
+    if ord == math.inf:
+        return np.asarray(np.abs(x).max(axis=axis, keepdims=keepdims))
+    powers = one_by_one(np.abs(x) ** ord, axis=axis, keepdims=keepdims)
+    return np.asarray(powers ** (1 / ord))
 
 
 def cumsum(x: Array, *, axis: int) -> Array:
