@@ -11,20 +11,23 @@ name           a symbol; ``value`` its canonical spelling (``d_k``, ``W^Q``, ``�
 add            a + b + ...
 neg            -a
 mul            a scalar or elementwise-by-scalar product, as written: a b, a·b, a×b
-hadamard       a ⊙ b, elementwise by decree
-matmul         a matrix product, once the shapes decide so (the parser writes ``mul``)
+hadamard       a ⊙ b, elementwise by decree and broadcasting; Python's ``*``
+matmul         a matrix product, once the shapes decide so (the parser writes ``mul``,
+               and ``matmul`` only for Python's ``@``)
 div            a / b
 pow            a ^ b
 transpose      aᵀ
-inverse        a⁻¹ of a matrix
+inverse        a⁻¹, of a matrix; of a scalar, its reciprocal
 sqrt           √a, or the n-th root with ``args = (a, n)``
-call           f(a, ...); ``value`` the function's name (``softmax``, ``exp``, ``max``)
+call           f(a, ...); ``value`` the function's name (``softmax``, ``exp``, ``max``);
+               e^x is ``exp``, \\log and \\ln are ``log``, ℝ^{n×d} is ``ℝ``(n, d)
 big            Σ, Π, max, mean over an index; ``value`` = (kind, index name),
-               args = (body, lower, upper) or (body,)
+               args = (body, lower, upper), (body, condition) or (body,);
+               the index name is ``None`` where the text states none
 index          a_i, a_{i,j}; args = (a, i, j, ...)
-norm           ‖a‖ with ``value`` the order as text (``2``, ``1``, ``F``)
+norm           ‖a‖ with ``value`` the order as text (``2``, ``1``, ``F``, ``""`` unsaid)
 abs            |a|
-expect, var    E[a], Var[a]
+expect, var    E[a], Var[a]; a second arg is what stands under 𝔼
 concat         [a; b] or Concat(a, b)
 matrix         rows of entries; ``value`` = (rows, columns), args row by row
 cases          args = value, condition, value, condition, ...
@@ -32,6 +35,12 @@ partial        ∂a/∂b
 relation       a = b, a ≈ b, a ∈ b, ...; ``value`` the sign
 chain          a = b = c; ``value`` a tuple of signs
 tuple          (a, b)
+steps          statements one after another (lines of ``align``, ``..., where ...``);
+               ``value`` = the word before each (``""``, ``"where"``, ``"if"``)
+keyword        an argument by name, in a call's last args: ``value`` its name
+               (``dim``, ``axis``, ``base`` of a log, ``over`` of softmax_j)
+given          a | b, c inside a call: args = (a, b, c)
+ellipsis       … which no reading may drop
 =============  ====================================================================
 """
 
