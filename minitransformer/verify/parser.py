@@ -780,7 +780,7 @@ class _Parser:
                 notes = (f"{name}(…) is a function's value", f"{name}(…) is a product")
                 return self.choices.pick(f"call {name}", *notes) == 0
             return True
-        if any(t.kind == "bar" for t in inside) and sum(t.kind == "bar" for t in inside) % 2:
+        if any(sum(t.kind == kind for t in inside) % 2 for kind in ("bar", "dbar")):
             return True
         if len(inside) == 1 and inside[0].kind == "letter":
             notes = (f"{name}({inside[0].text}) is a product",
