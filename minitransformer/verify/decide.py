@@ -1,0 +1,987 @@
+"""Decide whether a formula is a card's: the ten steps from binding to repair.
+
+`decide` takes a formula (text, a parser's reading or a tree) and a card and
+returns a `Finding`. It answers EQUAL only after agreement in ball arithmetic at
+several shapes with every dimension at least 2 and with no symbol guessed, and
+DIFFERENT-CERTIFIED only with two disjoint balls to show.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from minitransformer.verify import explain, repair, shrink
+from minitransformer.verify.binding import (
+    Bound,
+    bind,
+    head_of,
+    inline,
+    sides,
+    substitute,
+)
+from minitransformer.verify.canonical import canonical
+from minitransformer.verify.cards import cards, find
+from minitransformer.verify.cards.card import Card
+from minitransformer.verify.compare import (
+    BITS,
+    Compute,
+    Outcome,
+    battery,
+    compare,
+    discrepancy,
+    extend,
+    settle,
+    term_value,
+)
+from minitransformer.verify.dimensions import (
+    Convention,
+    Elaborator,
+    IllTyped,
+    Term,
+    Typing,
+    Unbound,
+    show_dims,
+)
+from minitransformer.verify.evaluate import (
+    FLOATS,
+    CannotEvaluate,
+    Evaluator,
+    Point,
+    evaluate,
+)
+from minitransformer.verify.expression import Expr, name, number
+from minitransformer.verify.verdict import Counterexample, Finding, Place, Verdict
+
+OVERFLOW = {"float16": math.log(65504.0), "float32": math.log(3.4028235e38),
+            "float64": math.log(1.7976931348623157e308)}  # fmt: skip
+
+EQUALS = frozenset([Verdict.EQUAL_PROVED, Verdict.EQUAL_SUPPORTED, Verdict.EQUAL_UP_TO])
+# From the verdict that says most against a claim to the one that says least.
+SEVERITY = (
+    Verdict.CANNOT_PARSE, Verdict.ILL_TYPED, Verdict.WRONG_SHAPE, Verdict.DIFFERENT_CERTIFIED,
+    Verdict.DIFFERENT, Verdict.COINCIDES_ONLY_WHEN, Verdict.UNDER_SPECIFIED, Verdict.AMBIGUOUS,
+    Verdict.NO_CARD, Verdict.APPROXIMATES, Verdict.EQUAL_UP_TO, Verdict.EQUAL_SUPPORTED,
+    Verdict.EQUAL_PROVED,
+)  # fmt: skip
+
+CONVENTIONS = tuple(
+    Convention(vectors=v, product=p, single=s, reduce=r)
+    for r, s, p, v in itertools.product(
+        ("last", "all"), ("first", "last"), ("hadamard", "dot"), ("column", "row")
+    )
+)
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """A typed way to read a formula whose result has the card's shape."""
+
+    convention: Convention
+    term: Term
+    elaborate: Elaborator
+    flipped: bool = False  # all matrices transposed, the column convention
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What typing a formula under every convention gave."""
+
+    good: tuple[Interpretation, ...]
+    wrong_shape: Term | None = None
+    ill: IllTyped | None = None
+    unbound: Unbound | None = None
+
+
+def _same_term(a: Term, b: Term) -> bool:
+    return (
+        a.op == b.op
+        and a.dims == b.dims
+        and a.value == b.value
+        and len(a.args) == len(b.args)
+        and all(_same_term(x, y) for x, y in zip(a.args, b.args))
+    )
+
+
+def interpret(bound: Bound, card: Card) -> Typed:
+    """Type a bound formula under every convention; keep the distinct results that fit."""
+    good: list[Interpretation] = []
+    wrong: Term | None = None
+    ill: IllTyped | None = None
+    unbound: Unbound | None = None
+    for convention in CONVENTIONS:
+        elaborator = Elaborator(bound.typing, convention)
+        try:
+            term = _fit(elaborator, bound, card)
+        except IllTyped as error:
+            ill = ill or error
+            continue
+        except Unbound as error:
+            unbound = unbound or error
+            continue
+        if term.dims != card.output:
+            wrong = wrong or term
+        elif not any(_same_term(term, g.term) for g in good):
+            good.append(Interpretation(convention, term, elaborator))
+    if not good and wrong is None and ill is not None:
+        flipped = _flip(bound)
+        elaborator = Elaborator(flipped.typing, Convention(softmax="first"))
+        try:
+            term = elaborator.formula(flipped.expr, flipped.free)
+            if term.dims == card.output[::-1] and len(term.dims) == 2:
+                term = Term("transpose", (_untranspose(term, bound),), None, card.output, term.span)
+                good.append(Interpretation(Convention(softmax="first"), term, elaborator, True))
+        except (IllTyped, Unbound):
+            pass
+    return Typed(tuple(good), wrong, ill, unbound)
+
+
+def _fit(elaborator: Elaborator, bound: Bound, card: Card) -> Term:
+    term = elaborator.formula(bound.expr, bound.free)
+    if term.dims != card.output and len(bound.free) == 2:
+        other = elaborator.formula(bound.expr, bound.free[::-1])
+        if other.dims == card.output:
+            return other
+    if len(term.dims) == 1 and (1, *term.dims) == card.output:
+        return term
+    return term
+
+
+def _flip(bound: Bound) -> Bound:
+    """Give every matrix its dimensions in the other order."""
+    symbols = {k: d[::-1] if len(d) == 2 else d for k, d in bound.typing.symbols.items()}
+    return replace_bound(bound, Typing(symbols, bound.typing.sizes, bound.typing.functions))
+
+
+def replace_bound(bound: Bound, typing: Typing) -> Bound:
+    """Return the same formula under another typing."""
+    return Bound(bound.expr, typing, bound.free, bound.unknown, bound.renamed, bound.extra)
+
+
+def _untranspose(term: Term, bound: Bound) -> Term:
+    """Feed the card's own matrices to a term typed with transposed ones."""
+    if term.op == "symbol" and len(term.dims) == 2:
+        inner = Term("symbol", (), term.value, term.dims[::-1], term.span)
+        return Term("transpose", (inner,), None, term.dims, term.span)
+    if not term.args:
+        return term
+    args = tuple(_untranspose(a, bound) for a in term.args)
+    return Term(term.op, args, term.value, term.dims, term.span, term.co, term.free)
+
+
+# -- the public entry ---------------------------------------------------------
+
+
+def trees(claim: Any) -> tuple[tuple[Expr, str], ...]:
+    """Return every reading of a claim: text, a reading, a tree or several readings."""
+    if isinstance(claim, str):
+        from minitransformer.verify.parser import parse
+
+        return tuple((r.expr, r.note) for r in parse(claim))
+    if isinstance(claim, Expr):
+        return ((claim, ""),)
+    if hasattr(claim, "expr"):
+        return ((claim.expr, getattr(claim, "note", "")),)
+    return tuple(pair for reading in claim for pair in trees(reading))
+
+
+def decide(
+    claim: Any,
+    card: Card | str,
+    *,
+    declarations: Mapping[str, Any] | None = None,
+    definitions: Mapping[str, Expr] | None = None,
+    full: bool = True,
+) -> Finding:
+    """Decide whether a formula is what a card says.
+
+    Parameters
+    ----------
+    claim : str, Expr, reading or sequence of readings
+        The formula. An equation is judged by its right-hand sides, a chain
+        ``a = b = c`` by each of them.
+    card : Card or str
+        What to compare with, or its name.
+    declarations : mapping, optional
+        What the text says about symbols: a tuple of size names is a shape, an `Expr` or a
+        number a value, a list of those several usual values, a string prose.
+    definitions : mapping, optional
+        Formulas of names used in the claim, such as the steps of a derivation.
+    full : bool
+        Also shrink, explain and repair; without it only the verdict is found.
+
+    Returns
+    -------
+    Finding
+        With an empty `Place`; the caller knows where the formula stands.
+
+    Raises
+    ------
+    CannotParse
+        If `claim` is text that cannot be read.
+
+    Examples
+    --------
+    >>> decide("softmax(Q @ K.T / sqrt(d_k)) @ V", "attention").verdict.value
+    'EQUAL-PROVED'
+    >>> decide("softmax(Q @ K.T / d_k) @ V", "attention").equals_instead
+    'attention with scale 1/d_k'
+    """
+    card = find(card) if isinstance(card, str) else card
+    readings = trees(claim)
+    findings = [
+        _reading(expr, note, card, declarations or {}, definitions or {}, full)
+        for expr, note in readings
+    ]
+    text = claim if isinstance(claim, str) else ""
+    out = _agree(findings, [n for _, n in readings])
+    return replace(out, place=Place("", 0, text))
+
+
+def _agree(findings: Sequence[Finding], notes: Sequence[str]) -> Finding:
+    """Merge the findings of several readings of one text."""
+    if len(findings) == 1:
+        return findings[0]
+    typed = [(f, n) for f, n in zip(findings, notes)
+             if f.verdict not in (Verdict.ILL_TYPED, Verdict.WRONG_SHAPE)] or list(
+        zip(findings, notes)
+    )
+    kinds = {f.verdict in EQUALS for f, _ in typed}
+    if len(kinds) == 1:
+        best = min((f for f, _ in typed), key=lambda f: SEVERITY.index(f.verdict))
+        if best.verdict in EQUALS:
+            best = max((f for f, _ in typed), key=lambda f: -SEVERITY.index(f.verdict))
+        return best
+    shown = "; ".join(f"{n or 'as written'}: {f.verdict.value}" for f, n in typed)
+    equal = next(f for f, _ in typed if f.verdict in EQUALS)
+    other = next(f for f, _ in typed if f.verdict not in EQUALS)
+    return replace(
+        other,
+        verdict=Verdict.AMBIGUOUS,
+        detail=shown,
+        explanation=f"The text has two readings and they disagree: {shown}.",
+        repair="" if not equal.reading else f"write it so that it reads {equal.reading}",
+    )
+
+
+def _reading(
+    e: Expr,
+    note: str,
+    card: Card,
+    declarations: Mapping[str, Any],
+    definitions: Mapping[str, Expr],
+    full: bool,
+) -> Finding:
+    lhs, claims, signs = sides(e)
+    own = head_of(lhs)
+    usable = {k: v for k, v in definitions.items() if k != own and card.bind(k) is None}
+    findings = []
+    for claim in claims:
+        findings.append(
+            _claim(claim, lhs, card, declarations, usable, full, "≈" in signs)
+        )
+    worst = min(findings, key=lambda f: SEVERITY.index(f.verdict))
+    if len(findings) > 1:
+        parts = [{"reading": f.reading, "verdict": f.verdict.value} for f in findings]
+        unsafe = next((f.unsafe_float for f in findings if f.unsafe_float), "")
+        worst = replace(worst, witnesses={**worst.witnesses, "chain": parts}, unsafe_float=unsafe)
+    if note:
+        worst = replace(worst, witnesses={**worst.witnesses, "read": note})
+    return worst
+
+
+def show(e: Expr) -> str:
+    """Echo a formula as it was read."""
+    try:
+        from minitransformer.verify.printing import unicode
+    except ImportError:
+        return repair._text(e)
+    return unicode(e)
+
+
+def show_latex(e: Expr) -> str:
+    """Write a formula in LaTeX."""
+    try:
+        from minitransformer.verify.printing import latex
+    except ImportError:
+        return ""
+    return latex(e)
+
+
+def _values(declared: Any) -> list[Expr]:
+    """Return the values a declaration gives a symbol."""
+    if isinstance(declared, Expr):
+        return [declared]
+    if isinstance(declared, (int, Fraction)):
+        return [number(declared)]
+    if isinstance(declared, list):
+        return [v for d in declared for v in _values(d)]
+    return []
+
+
+def _claim(
+    claim: Expr,
+    lhs: Expr | None,
+    card: Card,
+    declarations: Mapping[str, Any],
+    definitions: Mapping[str, Expr],
+    full: bool,
+    approximate: bool,
+) -> Finding:
+    claim = inline(claim, definitions)
+    bound = bind(claim, card, lhs, declarations)
+    given = {u: _values(declarations.get(u)) for u in bound.unknown}
+    fixed = {u: v[0] for u, v in given.items() if len(v) == 1 and not _usual(declarations[u])}
+    if fixed:
+        bound = bind(substitute(claim, fixed), card, lhs, declarations)
+    reading = show(claim)
+    typed = interpret(bound, card)
+    if not typed.good:
+        return _untyped(typed, bound, card, reading, full)
+    if bound.unknown:
+        return _with_unknown(claim, bound, lhs, card, declarations, reading, full)
+    return _typed(typed, bound, card, reading, full, approximate)
+
+
+def _usual(declared: Any) -> bool:
+    return isinstance(declared, list)
+
+
+def _untyped(typed: Typed, bound: Bound, card: Card, reading: str, full: bool) -> Finding:
+    if typed.wrong_shape is not None:
+        term = typed.wrong_shape
+        got, want = show_dims(term.dims), show_dims(card.output)
+        return _finding(
+            card, Verdict.WRONG_SHAPE, reading, span=term.span, detail=f"{got}, not {want}",
+            explanation=f"The formula gives {got} where {card.name} gives {want}.",
+            repair=_typed_repair(bound, card) if full else None,
+        )
+    if typed.ill is not None:
+        error = typed.ill
+        fits = f"; would fit: {'; '.join(error.fits)}" if error.fits else ""
+        return _finding(
+            card, Verdict.ILL_TYPED, reading, span=error.span, detail=str(error),
+            explanation=f"{_sentence(str(error))}{fits}.",
+            repair=_typed_repair(bound, card) if full else None,
+        )
+    assert typed.unbound is not None
+    error_ = typed.unbound
+    return _finding(
+        card, Verdict.UNDER_SPECIFIED, reading, span=error_.span, detail=error_.symbol,
+        explanation=f"{_sentence(str(error_))}; the text must say what it is.",
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _finding(
+    card: Card,
+    verdict: Verdict,
+    reading: str,
+    *,
+    repair: repair.Repair | None = None,
+    **fields: Any,
+) -> Finding:
+    if repair is not None:
+        fields["repair"] = "; then ".join(repair.steps)
+        fields["repair_latex"] = show_latex(repair.expr)
+    return Finding(Place("", 0, ""), verdict, card=card.id, reading=reading, **fields)
+
+
+# -- symbols without a meaning -------------------------------------------------
+
+
+def candidates(card: Card) -> list[Expr]:
+    """Return the values people give a free factor: 1 and powers of the card's sizes."""
+    out = [number(1)]
+    for d in card.dims:
+        root = Expr("sqrt", (name(d),))
+        out += [root, name(d), Expr("div", (number(1), root)), Expr("div", (number(1), name(d)))]
+    return out
+
+
+def _with_unknown(
+    claim: Expr,
+    bound: Bound,
+    lhs: Expr | None,
+    card: Card,
+    declarations: Mapping[str, Any],
+    reading: str,
+    full: bool,
+) -> Finding:
+    """Judge a formula with symbols of no given meaning: at usual values, at 1, and free."""
+    if len(bound.unknown) > 1:
+        renamed = _by_renaming(claim, bound, card, reading)
+        if renamed is not None:
+            return renamed
+    cases: list[dict[str, str]] = []
+    found: dict[str, Finding] = {}
+    right: list[str] = []
+    symbol = bound.unknown[0]
+    declared = _values(declarations.get(symbol))
+    trials = declared + [v for v in candidates(card) if v not in declared]
+    if len(bound.unknown) > 1:
+        trials = []
+    for value in trials:
+        text = show(value)
+        fixed = bind(substitute(claim, {symbol: value}), card, lhs, declarations)
+        named = value in declared or value == number(1)
+        typed = interpret(fixed, card)
+        if not typed.good:
+            continue
+        if not named:
+            if _quick_equal(typed, fixed, card):
+                right.append(text)
+            continue
+        finding = _typed(typed, fixed, card, reading, full and not found, False)
+        cases.append({"symbol": symbol, "value": text, "verdict": finding.verdict.value,
+                      "equals": finding.equals_instead})
+        found[text] = finding
+        if finding.verdict in EQUALS:
+            right.append(text)
+    typed = interpret(bound, card)
+    free = _typed(typed, bound, card, reading, full and not found, False)
+    cases.append({"symbol": ", ".join(bound.unknown), "value": "free",
+                  "verdict": free.verdict.value, "equals": free.equals_instead})
+    witnesses = {"cases": cases}
+    if free.verdict in EQUALS:
+        return replace(free, witnesses={**free.witnesses, **witnesses})
+    if right:
+        shown = " or ".join(right)
+        return replace(
+            free, verdict=Verdict.UNDER_SPECIFIED, detail=symbol,
+            explanation=f"{symbol} is given no value; the formula is right only if "
+            f"{symbol} = {shown}.",
+            repair=f"say that {symbol} = {right[0]}", repair_latex="",
+            witnesses={**free.witnesses, **witnesses}, counterexample=None,
+        )
+    if len(bound.unknown) > 1:
+        listed = ", ".join(bound.unknown)
+        return replace(
+            free, verdict=Verdict.UNDER_SPECIFIED, detail=listed,
+            explanation=f"The symbols {listed} are given no meaning, so nothing can be decided.",
+            witnesses={**free.witnesses, **witnesses}, counterexample=None, equals_instead="",
+        )
+    lead = next(iter(found.values()), free)
+    told = "; ".join(
+        f"with {symbol} = {c['value']}: {c['verdict']}"
+        + (f" ({c['equals']})" if c["equals"] else "")
+        if c["value"] != "free" else f"with {symbol} free: {c['verdict']}"
+        for c in cases
+    )
+    return replace(
+        lead, witnesses={**lead.witnesses, **witnesses},
+        explanation=f"{lead.explanation} {_sentence(told)}.".strip(),
+    )
+
+
+def _quick_equal(typed: Typed, bound: Bound, card: Card) -> bool:
+    return any(
+        compare(term_value(i.term), card, bound.extra, certify=False).equal for i in typed.good
+    )
+
+
+def _by_renaming(claim: Expr, bound: Bound, card: Card, reading: str) -> Finding | None:
+    """Look for inputs the unknown symbols may stand for; say so, but never call it equal."""
+    used = {n.value for n in bound.expr.walk() if n.op == "name"}
+    missing = [i.name for i in card.inputs if i.name not in used]
+    unknown = bound.unknown
+    if len(unknown) > 4 or len(missing) < len(unknown) or len(missing) > 5:
+        return None
+    for names in itertools.permutations(missing, len(unknown)):
+        trial = bind(substitute(claim, {u: name(t) for u, t in zip(unknown, names)}), card)
+        typed = interpret(trial, card)
+        if typed.good and not trial.unknown and _quick_equal(typed, trial, card):
+            shown = ", ".join(f"{u} = {t}" for u, t in zip(unknown, names))
+            return _finding(
+                card, Verdict.UNDER_SPECIFIED, reading, detail=", ".join(unknown),
+                explanation=f"Nothing says what {', '.join(unknown)} are; the formula is "
+                f"{card.name} if {shown}.",
+                repair=None,
+            )
+    return None
+
+
+# -- well-typed formulas ---------------------------------------------------------
+
+
+def _typed(
+    typed: Typed, bound: Bound, card: Card, reading: str, full: bool, approximate: bool
+) -> Finding:
+    outcomes = [(i, compare(term_value(i.term), card, bound.extra)) for i in typed.good]
+    equal = [(i, o) for i, o in outcomes if o.equal]
+    if equal and len(equal) < len(outcomes):
+        other = next(i for i, o in outcomes if not o.equal)
+        told = _convention_difference(equal[0][0].convention, other.convention)
+        return _finding(
+            card, Verdict.AMBIGUOUS, reading, detail=told,
+            explanation=f"The notation leaves open {told}; one choice gives {card.name}, "
+            "another does not.",
+            unsafe_float=float_safety(equal[0][0].term, card, bound),
+        )
+    if equal:
+        return _equal(equal[0][0], equal[0][1], bound, card, reading)
+    interpretation, outcome = outcomes[0]
+    return _different(interpretation, outcome, bound, card, reading, full, approximate)
+
+
+def _convention_difference(a: Convention, b: Convention) -> str:
+    told = []
+    if a.single != b.single:
+        told.append("which axis one index of a matrix runs over")
+    if a.reduce != b.reduce:
+        told.append("whether the reduction runs over a row or the whole matrix")
+    if a.product != b.product:
+        told.append("whether two vectors side by side are multiplied elementwise or summed")
+    if a.vectors != b.vectors:
+        told.append("whether vectors are rows or columns")
+    return " and ".join(told) or "the meaning"
+
+
+def _positive(card: Card) -> frozenset[str]:
+    return frozenset(i.name for i in card.inputs if i.domain in ("positive", "unit", "whole"))
+
+
+def card_form(card: Card) -> Any:
+    """Return the canonical form of the card's own formula, computed once."""
+    if id(card) not in _FORMS:
+        forms = []
+        for text in (card.latex, *card.alternatives):
+            from minitransformer.verify.cards.card import formula_tree
+
+            try:
+                bound = bind(formula_tree(text), card)
+                typed = interpret(bound, card)
+            except Exception:  # a card is shown without a proof rather than not at all
+                continue
+            for i in typed.good[:1]:
+                form = canonical(i.term, _positive(card))
+                if form is not None:
+                    forms.append(form)
+        _FORMS[id(card)] = tuple(forms)
+    return _FORMS[id(card)]
+
+
+_FORMS: dict[int, tuple[Any, ...]] = {}
+
+
+def _equal(i: Interpretation, o: Outcome, bound: Bound, card: Card, reading: str) -> Finding:
+    if o.shapes < 2 and len(card.dims) > 0:
+        return _finding(card, Verdict.UNDER_SPECIFIED, reading,
+                        explanation="Fewer than two shapes could be compared.")
+    witnesses: dict[str, Any] = {"points": o.points, "shapes": o.shapes, "bits": o.bits}
+    if bound.renamed:
+        witnesses["renamed"] = dict(bound.renamed)
+    unsafe = float_safety(i.term, card, bound)
+    if i.flipped:
+        return _finding(
+            card, Verdict.EQUAL_UP_TO, reading, detail="transpose convention",
+            explanation=f"It is {card.name} with every matrix transposed (vectors as columns).",
+            witnesses=witnesses, unsafe_float=unsafe)
+    form = canonical(i.term, _positive(card))
+    if form is not None and form in card_form(card):
+        return _finding(card, Verdict.EQUAL_PROVED, reading, witnesses=witnesses,
+                        detail="same canonical form", unsafe_float=unsafe)
+    return _finding(card, Verdict.EQUAL_SUPPORTED, reading, witnesses=witnesses,
+                    detail=f"{o.points} points, {o.bits} bits", unsafe_float=unsafe)
+
+
+def float_safety(term: Term, card: Card, bound: Bound) -> str:
+    """Say whether a right formula overflows in floats where its value is finite."""
+    stack, seen = [term], False
+    while stack:
+        t = stack.pop()
+        seen = seen or (t.op == "fn" and t.value in ("exp", "softplus", "logsigmoid")) or (
+            t.op == "reduce" and t.value[0] == "logsumexp")
+        stack += t.args
+    if not seen:
+        return ""
+    probe = battery(card)[0]
+    for sign in (1, -1):
+        inputs = {}
+        for item in card.inputs:
+            array = probe.point.inputs[item.name]
+            if item.domain == "real":
+                big = array.copy()
+                for where in np.ndindex(big.shape):
+                    big[where] = big[where] * 2048 * (sign if item.dims or array.ndim == 0 else 1)
+                array = big
+            inputs[item.name] = array
+        point = extend(Point(inputs, probe.point.sizes, card.functions), bound.extra, probe.seed)
+        try:
+            value = np.asarray(evaluate(term, point), dtype=np.float64)
+            if np.isfinite(value).all():
+                continue
+            from minitransformer.verify.evaluate import precision
+
+            with precision(400) as m:
+                exact = np.asarray(card.value(m, point), dtype=object).ravel()
+            if all(v.is_finite() and abs(v.mid()) < 1e300 for v in exact):
+                limits = ", ".join(f"{v:.2f} in {k}" for k, v in OVERFLOW.items())
+                return f"UNSAFE-FLOAT: e^x overflows at a logit of {limits}"
+        except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+            continue
+    return ""
+
+
+def _different(
+    i: Interpretation,
+    o: Outcome,
+    bound: Bound,
+    card: Card,
+    reading: str,
+    full: bool,
+    approximate: bool,
+) -> Finding:
+    compute = term_value(i.term)
+    verdict = Verdict.DIFFERENT_CERTIFIED if o.kind == "certified" else Verdict.DIFFERENT
+    fields: dict[str, Any] = {"span": i.term.span}
+    up_to = equal_up_to(compute, card, bound)
+    if up_to:
+        return _finding(card, Verdict.EQUAL_UP_TO, reading, detail=up_to[0], explanation=up_to[1])
+    near = approximation(compute, card)
+    if near:
+        return _finding(card, Verdict.APPROXIMATES, reading, detail=near[0], explanation=near[1],
+                        witnesses={"max_error": near[2]})
+    when = special_size(i.term, bound, card)
+    if when:
+        return _finding(
+            card, Verdict.COINCIDES_ONLY_WHEN, reading, detail=when, coincidences=(when,),
+            explanation=f"The formula has a number in place of a size: it is {card.name} only "
+            f"when {when}.", repair=_repair(i, bound, card) if full else None)
+    if not full:
+        return _finding(card, verdict, reading, **fields)
+    point = o.point
+    assert point is not None and o.probe is not None
+    small = shrink.shrink(card, compute, point, bound.extra)
+    fields["counterexample"] = certificate(compute, card, small, o)
+    fields["coincidences"] = shrink.coincidences(
+        card, lambda p: discrepancy(compute(p, FLOATS), card.value(FLOATS, p)) < 1e-9, bound.extra
+    )
+    told = _explanation(i, bound, card, compute, o)
+    fields["explanation"], fields["equals_instead"], extra = told
+    fields["witnesses"] = extra
+    fields["repair"] = _repair(i, bound, card)
+    return _finding(card, verdict, reading, **fields)
+
+
+def certificate(compute: Compute, card: Card, point: Point, o: Outcome) -> Counterexample:
+    """Certify the difference again at a small point and write it down."""
+    from minitransformer.verify.compare import Probe
+
+    probe = Probe(card, point, o.probe.seed if o.probe else 0, Fraction(1))
+    kind, found = settle(compute, probe, point)
+    certificate: dict[str, Any] = {"sizes": dict(point.sizes)}
+    if o.probe is not None:
+        certificate["seed"] = o.probe.seed
+    if kind == "certified":
+        entry, c, r, bits = found
+        certificate.update(bits=bits, entry=list(entry), claimed_ball=str(c.str(20)),
+                           reference_ball=str(r.str(20)), disjoint=True)
+    else:
+        certificate.update(disjoint=False, why=str(found))
+    with np.errstate(all="ignore"):
+        try:
+            claimed = np.asarray(compute(point, FLOATS), dtype=np.float64).tolist()
+        except (CannotEvaluate, ValueError, TypeError, ArithmeticError) as error:
+            claimed = str(error)
+    reference = np.asarray(probe.floats).tolist()
+    inputs = {k: _texts(v) for k, v in point.inputs.items()}
+    return Counterexample(inputs, claimed, reference, certificate)
+
+
+def _texts(array: Any) -> Any:
+    if np.ndim(array) == 0:
+        return str(array.item() if hasattr(array, "item") else array)
+    return [_texts(row) for row in array]
+
+
+def equal_up_to(compute: Compute, card: Card, bound: Bound) -> tuple[str, str] | None:
+    """Return a named change under which a claim equals the card, where the card allows it."""
+    probes = battery(card)
+    if "scale" in card.up_to:
+        ratio = explain.constant_ratio(card, compute, probes)
+        if ratio is not None and ratio > 0:
+            return "scale", f"It is {explain._neat(ratio)} times {card.name}; a constant factor " \
+                "is a convention here."
+    if "permutation" in card.up_to:
+        for probe in probes[:4]:
+            try:
+                claimed = np.asarray(compute(probe.point, FLOATS), dtype=np.float64)
+            except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+                return None
+            if claimed.shape != probe.floats.shape:
+                return None
+            a, b = np.sort(claimed, axis=-1), np.sort(probe.floats, axis=-1)
+            if not np.allclose(a, b, rtol=1e-9, atol=1e-12):
+                return None
+        return "permutation", f"It is {card.name} with its components in another order."
+    return None
+
+
+def approximation(compute: Compute, card: Card) -> tuple[str, str, float] | None:
+    """Return the largest error of a claim that follows a scalar function closely."""
+    if not card.approximable or len(card.inputs) != 1:
+        return None
+    (item,) = card.inputs
+    worst, where, scale = 0.0, 0.0, 0.0
+    for k in range(-80, 81):
+        value = np.empty((), dtype=object)
+        value[()] = Fraction(k, 8)
+        point = Point({item.name: value}, {}, card.functions)
+        try:
+            r = float(card.value(FLOATS, point))
+            gap = abs(float(compute(point, FLOATS)) - r)
+        except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+            return None
+        if not math.isfinite(gap):
+            return None
+        scale = max(scale, abs(r))
+        if gap > worst:
+            worst, where = gap, k / 8
+    if worst > 0.025:
+        return None
+    return (f"max error {worst:.2g} at {item.name} = {where:g}",
+            f"It follows {card.name} within {worst:.2g} on [-10, 10], worst at "
+            f"{item.name} = {where:g}; it is not equal to it.", worst)
+
+
+def special_size(term: Term, bound: Bound, card: Card) -> str:
+    """Return the size at which a number in the formula is right, if there is one ≥ 2."""
+    if card.shapes or not card.dims:
+        return ""
+    numbers = {n.value for n in bound.expr.walk() if n.op == "number"}
+    tried = set()
+    for c in numbers:
+        for value in (c, c * c, 1 / c if c else 0, 1 / (c * c) if c else 0):
+            if value > 1 and value.denominator == 1 and value <= 4096 and value not in (2, 3):
+                tried.add(int(value))
+    for size in sorted(tried)[:6]:
+        for dim in card.dims:
+            sizes = {d: 2 + k for k, d in enumerate(card.dims)}
+            sizes[dim] = size
+            if math.prod(sizes.values()) > 20_000:
+                continue
+            try:
+                if all(
+                    discrepancy(evaluate(term, p), card.value(FLOATS, p)) < 1e-9
+                    for p in (card.at(sizes, 21), card.at(sizes, 22))
+                ):
+                    return f"{dim} = {size}"
+            except (CannotEvaluate, ValueError, TypeError, ArithmeticError, KeyError):
+                continue
+    return ""
+
+
+def _explanation(
+    i: Interpretation, bound: Bound, card: Card, compute: Compute, o: Outcome
+) -> tuple[str, str, dict[str, Any]]:
+    """Return what the claim is instead, in words."""
+    assert o.point is not None and o.probe is not None
+    said: list[str] = []
+    equals = ""
+    extra: dict[str, Any] = {}
+    family = card.output in (("n_q", "d_v"), ("n_q", "n_k")) and {"Q", "K"} <= {
+        x.name for x in card.inputs}
+    if family:
+        fit = explain.fit_attention(card, compute, o.point)
+        if fit is not None:
+            base = "attention" if card.output == ("n_q", "d_v") else "attention weights"
+            outer, inner = fit.outer.text(), fit.inner.text() if fit.inner else None
+            extra["row_sum"] = outer
+            unit = fit.outer.exponent == 0 and abs(fit.outer.coefficient - 1) < 1e-9
+            if inner is not None and unit:
+                equals = f"{base} with scale {inner}"
+            elif inner is not None:
+                equals = f"{outer} times {base} with scale {inner}"
+            if equals:
+                said.append(f"It equals {equals}; the scale of {card.name} is "
+                            f"{'1/d_k' if card.id == 'mup-attention' else '1/√d_k'}.")
+            if not unit:
+                said.append(f"Rows of its weights sum to {outer}, not to 1.")
+    if not equals:
+        ratio = explain.constant_ratio(card, compute, battery(card))
+        if ratio is not None:
+            equals = f"{explain._neat(ratio)} times {card.name}"
+            said.append(f"It is {equals}.")
+        else:
+            power = explain.size_ratio(card, compute, battery(card))
+            if power:
+                equals = f"{power} times {card.name}"
+                said.append(f"It is {equals}.")
+    try:
+        claimed = compute(o.probe.point, FLOATS)
+        known = explain.resembles(_mistakes(card), o.probe, claimed)
+    except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+        known = None
+    if known is not None:
+        says, seen = known
+        said.append(f"A known mistake: {says}" + (f" (seen in {seen})." if seen else "."))
+        extra["mistake"] = {"says": says, "seen": seen}
+    if o.kind == "undefined":
+        said.append(f"It has no value at a point where {card.name} has one: {o.claimed}.")
+    diverging = first_divergence(i, card, o.probe.point)
+    if diverging is not None:
+        extra["diverges_at"] = diverging.span
+    for other in cards():
+        if other is not card and other.output == card.output and _equals_card(bound, other):
+            said.append(f"It is {other.name} ({other.source}).")
+            extra["is_card"] = other.id
+            break
+    return " ".join(said), equals, extra
+
+
+def _equals_card(bound: Bound, other: Card) -> bool:
+    """Return whether a bound formula equals another card over the same symbols."""
+    names = {n.value for n in bound.expr.walk() if n.op == "name"}
+    symbols = {s for s in bound.typing.symbols if s in names}
+    if not symbols or not symbols <= {x.name for x in other.inputs} or bound.unknown:
+        return False
+    for x in other.inputs:
+        if x.name in bound.typing.symbols and bound.typing.symbols[x.name] != x.dims:
+            return False
+    try:
+        trial = bind(bound.expr, other)
+        typed = interpret(trial, other)
+    except (IllTyped, Unbound):
+        return False
+    return bool(typed.good) and not trial.unknown and _quick_equal(typed, trial, other)
+
+
+_MISTAKES: dict[int, list[tuple[str, str, Callable[[Point], Any]]]] = {}
+
+
+def _mistakes(card: Card) -> list[tuple[str, str, Callable[[Point], Any]]]:
+    if id(card) not in _MISTAKES:
+        from minitransformer.verify.cards.card import formula_tree
+
+        found = []
+        for m in card.mistakes:
+            typed = interpret(bind(formula_tree(m.formula), card), card)
+            if typed.good:
+                term = typed.good[0].term
+                found.append((m.says, m.seen, lambda p, t=term: evaluate(t, p)))
+        _MISTAKES[id(card)] = found
+    return _MISTAKES[id(card)]
+
+
+def first_divergence(i: Interpretation, card: Card, point: Point) -> Term | None:
+    """Return the smallest sub-term whose value no step of the card's formula has."""
+    try:
+        from minitransformer.verify.cards.card import formula_tree
+
+        typed = interpret(bind(formula_tree(card.latex), card), card)
+        if not typed.good:
+            return None
+        own = _all_values(typed.good[0].term, point)
+    except Exception:  # no formula to walk beside: nothing to point at
+        return None
+    evaluator = Evaluator(point, FLOATS)
+
+    def known(value: Any) -> bool:
+        return any(
+            np.shape(v) == np.shape(value) and discrepancy(value, v) < 1e-9 for v in own
+        )
+
+    def walk(t: Term) -> Term | None:
+        if t.free or t.op in ("number", "symbol", "size", "pi"):
+            return None
+        for a in t.args:
+            found = walk(a)
+            if found is not None:
+                return found
+        try:
+            with np.errstate(all="ignore"):
+                value = np.asarray(evaluator(t), dtype=np.float64)
+        except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+            return t
+        return None if known(value) else t
+
+    return walk(i.term)
+
+
+def _all_values(term: Term, point: Point) -> list[Any]:
+    evaluator = Evaluator(point, FLOATS)
+    values = []
+    stack = [term]
+    while stack:
+        t = stack.pop()
+        stack += t.args
+        if not t.free:
+            with np.errstate(all="ignore"):
+                values.append(np.asarray(evaluator(t), dtype=np.float64))
+    return values
+
+
+# -- repair -----------------------------------------------------------------------
+
+
+def vocabulary(card: Card, bound: Bound) -> repair.Vocabulary:
+    """Return what edits may put into a formula bound to a card."""
+    used = {n.value for n in bound.expr.walk() if n.op == "name"}
+    sizes = [d for d in card.dims if d in used]
+    sizes += [s for s in card.sizes if s in used and s not in sizes]
+    sizes += [d for d in card.dims if d not in sizes]
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for item in card.inputs:
+        key = ("m",) if len(item.dims) == 2 else item.dims
+        groups.setdefault(key, []).append(item.name)
+    scalars = tuple(i.name for i in card.inputs if not i.dims) + bound.unknown
+    return repair.Vocabulary(
+        tuple(sizes[:4]), tuple(tuple(g) for g in groups.values() if len(g) > 1), scalars
+    )
+
+
+def _search(
+    bound: Bound, card: Card, conventions: Sequence[Convention], budget: int, depth: int = 3
+) -> repair.Repair | None:
+    probe = battery(card)[0]
+    point = extend(probe.point, bound.extra, probe.seed)
+    elaborators = [Elaborator(bound.typing, c) for c in conventions]
+    evaluator = Evaluator(point, FLOATS)
+
+    def quick(e: Expr) -> bool:
+        for elaborator in elaborators:
+            try:
+                term = elaborator.formula(e, bound.free)
+                if term.dims != card.output:
+                    continue
+                with np.errstate(all="ignore"):
+                    value = evaluator(term)
+                if discrepancy(value, probe.floats) < 1e-9:
+                    return True
+            except (IllTyped, Unbound, CannotEvaluate, ValueError, TypeError, ArithmeticError):
+                continue
+        return False
+
+    def confirmed(e: Expr) -> bool:
+        for elaborator in elaborators:
+            try:
+                term = elaborator.formula(e, bound.free)
+            except (IllTyped, Unbound):
+                continue
+            if term.dims == card.output and compare(term_value(term), card, bound.extra).equal:
+                return True
+        return False
+
+    found = repair.repairs(bound.expr, vocabulary(card, bound), quick, confirmed,
+                           budget=budget, depth=depth)
+    return found[0] if found else None
+
+
+def _repair(i: Interpretation, bound: Bound, card: Card) -> repair.Repair | None:
+    if i.flipped:
+        return None
+    return _search(bound, card, (i.convention,), budget=1500)
+
+
+def _typed_repair(bound: Bound, card: Card) -> repair.Repair | None:
+    return _search(bound, card, (Convention(), Convention(product="dot")), budget=500, depth=2)
