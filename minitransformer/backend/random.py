@@ -115,7 +115,8 @@ def random_bits(key: Key, n: int, *, start: int = 0, xp: Any = np) -> Array:
     words = -(-n // 8) * 4  # four 64-bit words, eight numbers, per counter
     if xp is np:
         generator = np.random.Philox(
-            counter=[start // 8, key.step, key.operation, 0], key=[key.seed & _MASK, 0]
+            counter=np.array([start // 8, key.step, key.operation, 0], np.uint64),
+            key=np.array([key.seed & _MASK, 0], np.uint64),  # a list of large ints becomes floats
         )
         bits = generator.random_raw(words)
     else:

@@ -1,0 +1,51 @@
+// What every kernel here shares: the storage type, and sums over a warp or a block.
+//
+// `scalar` is the type in memory (-DSCALAR=float, __half or __nv_bfloat16, whose headers the
+// loader includes); all arithmetic is float32.
+// One block works on one row, so sums have a fixed order and repeats are bit-equal.
+#pragma once
+
+#ifndef SCALAR
+#define SCALAR float
+#endif
+typedef SCALAR scalar;
+
+#define WARP 32
+#define FULL 0xffffffffu
+
+__device__ inline float load(const scalar *p, long long i) { return (float)p[i]; }
+__device__ inline void store(scalar *p, long long i, float value) { p[i] = (scalar)value; }
+
+__device__ inline float warp_sum(float v) {
+  for (int offset = WARP / 2; offset > 0; offset /= 2) v += __shfl_xor_sync(FULL, v, offset);
+  return v;
+}
+
+__device__ inline float warp_max(float v) {
+  for (int offset = WARP / 2; offset > 0; offset /= 2)
+    v = fmaxf(v, __shfl_xor_sync(FULL, v, offset));
+  return v;
+}
+
+// Sum (or maximum) over the block, returned to every thread; `slots` has room for 32 floats.
+__device__ inline float block_sum(float v, float *slots) {
+  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+  v = warp_sum(v);
+  __syncthreads();  // the slots may still be read from the sum before
+  if (lane == 0) slots[warp] = v;
+  __syncthreads();
+  float total = 0.0f;
+  for (int i = 0; i < warps; ++i) total += slots[i];
+  return total;
+}
+
+__device__ inline float block_max(float v, float *slots) {
+  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+  v = warp_max(v);
+  __syncthreads();
+  if (lane == 0) slots[warp] = v;
+  __syncthreads();
+  float top = slots[0];
+  for (int i = 1; i < warps; ++i) top = fmaxf(top, slots[i]);
+  return top;
+}

@@ -1,0 +1,112 @@
+"""Compile a `.cu` file for the CPU and call its kernels on NumPy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "minitransformer" / "kernels" / "cuda"
+_SIGNATURE = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)', re.S)
+_TYPES = {
+    "int": ctypes.c_int,
+    "long long": ctypes.c_longlong,
+    "float": ctypes.c_float,
+    "unsigned": ctypes.c_uint,
+    "u64": ctypes.c_ulonglong,
+}
+_built = Path(tempfile.mkdtemp(prefix="minitransformer-shim-"))
+
+
+def signatures(source: str) -> dict[str, list[str]]:
+    """Return each kernel's parameter declarations."""
+    return {
+        name: [" ".join(p.split()) for p in parameters.split(",")]
+        for name, parameters in _SIGNATURE.findall(source)
+    }
+
+
+class Program:
+    """One compiled `.cu` file; ``program(name, grid, threads, *arguments)`` runs a kernel.
+
+    `mistakes` are (old, new) replacements in the source, each of which must apply: a
+    planted mistake that finds nothing to spoil would prove nothing.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        *,
+        defines: Mapping[str, Any] = {},
+        mistakes: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        common = (SOURCES / "common.cuh").read_text()
+        source = (SOURCES / file).read_text().replace('#include "common.cuh"', common)
+        source = source.replace("#pragma once", "")
+        for old, new in mistakes:
+            assert old in source, f"nothing to spoil: {old!r} is not in {file}"
+            source = source.replace(old, new, 1)
+        self.kernels = signatures(source)
+        doors = "\n".join(_door(name, p) for name, p in self.kernels.items())
+        flags = [f"-D{key}={value}" for key, value in defines.items()]
+        text = f'#include "shim.h"\n{source}\n{doors}\n'
+        library = _built / (hashlib.sha256((text + str(flags)).encode()).hexdigest() + ".so")
+        if not library.exists():
+            compiler = shutil.which("g++") or shutil.which("c++")
+            assert compiler, "the CUDA kernels' CPU tests need a C++ compiler (g++)"
+            code = library.with_suffix(".cpp")
+            code.write_text(text)
+            subprocess.run(
+                [compiler, "-std=c++17", "-O1", "-w", "-fPIC", "-shared", f"-I{HERE}", *flags,
+                 str(code), "-o", str(library)],
+                check=True,
+            )  # fmt: skip
+        self.library = ctypes.CDLL(str(library))
+
+    def __call__(
+        self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any, seed: int = 0
+    ) -> None:
+        parameters = self.kernels[name]
+        assert len(parameters) == len(arguments), f"{name} takes {parameters}"
+        converted = [_convert(p, a) for p, a in zip(parameters, arguments)]
+        door = getattr(self.library, f"run_{name}")
+        door.restype = ctypes.c_char_p
+        x, y = (*grid, 1)[:2]
+        fault = door(*map(ctypes.c_uint, (x, y, threads, seed)), *converted)
+        if fault:
+            raise RuntimeError(f"{name}: {fault.decode()}")
+
+
+def _door(name: str, parameters: list[str]) -> str:
+    """Return a C function that starts a kernel on the fibers."""
+    names = ", ".join(re.findall(r"(\w+)$", p)[0] for p in parameters)
+    return (
+        f'extern "C" const char *run_{name}(unsigned shim_x, unsigned shim_y, unsigned shim_threads, '
+        f"unsigned shim_seed, {', '.join(parameters)}) {{\n"
+        f"  return shim::run(dim3{{shim_x, shim_y, 1}}, shim_threads, shim_seed, "
+        f"[=] {{ {name}({names}); }});\n}}"
+    )
+
+
+def _convert(parameter: str, value: Any) -> Any:
+    if "*" in parameter:
+        if value is None:
+            return ctypes.c_void_p(None)
+        assert isinstance(value, np.ndarray) and value.flags.c_contiguous, parameter
+        kind = parameter.removeprefix("const ").split("*")[0].strip()
+        expected = {"scalar": "float32", "float": "float32", "long long": "int64",
+                    "unsigned": "uint32", "unsigned char": "uint8"}[kind]  # fmt: skip
+        assert value.dtype == expected or (kind == "unsigned char" and value.dtype == bool), (
+            f"{parameter} got {value.dtype}"
+        )
+        return ctypes.c_void_p(value.ctypes.data)
+    return _TYPES[parameter.rsplit(" ", 1)[0]](value)

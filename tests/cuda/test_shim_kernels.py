@@ -1,0 +1,311 @@
+"""Every CUDA kernel, run on the CPU with random warp order against float64, and planted mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from minitransformer.backend import Key, random_bits
+from minitransformer.kernels import (
+    activation,
+    attention,
+    cross_entropy,
+    embedding,
+    layer_norm,
+    softmax,
+)
+
+from .shim import SOURCES, Program, signatures
+
+SEEDS = range(2)
+RUNS: dict[str, Callable[[Program, int], None]] = {}
+
+
+def covers(*kernels: str) -> Callable[..., Callable[[Program, int], None]]:
+    """Mark a check as the one that runs these kernels; it raises AssertionError on a difference."""
+
+    def register(check: Callable[[Program, int], None]) -> Callable[[Program, int], None]:
+        for name in kernels:
+            RUNS[name] = check
+        return check
+
+    return register
+
+
+def close(found: np.ndarray, expected: np.ndarray, units: float = 200.0) -> None:
+    """Float32 with sums in another order: a few hundred eps of the largest entry of the row."""
+    scale = np.maximum(1.0, np.abs(expected).max(axis=-1, keepdims=True))
+    np.testing.assert_array_less(
+        np.abs(found - expected) / scale, np.full(expected.shape, units * np.finfo(np.float32).eps)
+    )
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@covers("layer_norm_forward", "layer_norm_backward_x", "layer_norm_backward_parameters")
+def check_layer_norm(program: Program, seed: int) -> None:
+    rows, width, part = 37, 70, 16
+    x, gain, shift, dy = (
+        noise(1, rows, width) + 3,
+        noise(2, width),
+        noise(3, width),
+        noise(4, rows, width),
+    )
+    y, mean, rstd = np.full_like(x, np.nan), np.zeros(rows, np.float32), np.zeros(rows, np.float32)
+    program(
+        "layer_norm_forward", (rows,), 64, x, gain, shift, y, mean, rstd, width, 1e-5, seed=seed
+    )
+    exact, saved = layer_norm.layer_norm_forward(*(a.astype(float) for a in (x, gain, shift)))
+    close(y, exact)
+    dx = np.full_like(x, np.nan)
+    program("layer_norm_backward_x", (rows,), 64, dy, x, gain, mean, rstd, dx, width, seed=seed)
+    parts = -(-rows // part)
+    dgain, dshift = np.zeros((2, parts, width), np.float32)
+    program(
+        "layer_norm_backward_parameters", (-(-width // 32), parts), 256,
+        dy, x, mean, rstd, dgain, dshift, rows, width, part, seed=seed,
+    )  # fmt: skip
+    for found, expected in zip(
+        (dx, dgain.sum(0), dshift.sum(0)), layer_norm.layer_norm_backward(dy.astype(float), saved)
+    ):
+        close(found, expected)
+
+
+@covers("softmax_forward", "softmax_backward")
+def check_softmax(program: Program, seed: int) -> None:
+    x, dP = noise(1, 5, 100) * 30, noise(2, 5, 100)
+    x[0] -= 500
+    P, dx = np.full_like(x, np.nan), np.full_like(x, np.nan)
+    program("softmax_forward", (5,), 64, x, P, 100, seed=seed)
+    exact, saved = softmax.softmax_forward(x.astype(float))
+    close(P, exact)
+    program("softmax_backward", (5,), 64, dP, P, dx, 100, seed=seed)
+    close(dx, softmax.softmax_backward(dP.astype(float), saved)[0])
+
+
+@covers("cross_entropy_forward", "cross_entropy_backward")
+def check_cross_entropy(program: Program, seed: int) -> None:
+    N, V = 6, 90
+    logits, scale = noise(1, N, V) * 20, noise(2, N)
+    target = np.array([0, 89, -100, 7, 7, 31])
+    loss, lse = np.zeros((2, N), np.float32)
+    program("cross_entropy_forward", (N,), 64, logits, target, loss, lse, V, -100, seed=seed)
+    exact, saved = cross_entropy.cross_entropy_forward(
+        logits.astype(float), target, None, reduction="none"
+    )
+    close(loss, exact)
+    dlogits = np.full_like(logits, np.nan)
+    program(
+        "cross_entropy_backward", (N,), 64, logits, target, lse, scale, dlogits, V, -100, seed=seed
+    )
+    close(dlogits, cross_entropy.cross_entropy_backward(scale.astype(float), saved)[0])
+
+
+@covers("bias_gelu_forward", "gelu_backward")
+def check_gelu(program: Program, seed: int) -> None:
+    x, bias, dy = noise(1, 9, 33) * 4, noise(2, 33), noise(3, 9, 33)
+    x[0, :5] = 1e4, -1e4, 0, 15, 1e20
+    for tanh_form, approximate in ((0, "none"), (1, "tanh")):
+        h, y, dh = (np.full_like(x, np.nan) for _ in range(3))
+        program("bias_gelu_forward", (2,), 64, x, bias, h, y, x.size, 33, tanh_form, seed=seed)
+        exact, saved = activation.gelu_forward((x + bias).astype(float), approximate=approximate)
+        close(y, exact)
+        program("gelu_backward", (2,), 64, dy, h, dh, x.size, tanh_form, seed=seed)
+        close(dh, activation.gelu_backward(dy.astype(float), saved)[0])
+
+
+@covers("random_bits", "residual_dropout")
+def check_dropout(program: Program, seed: int) -> None:
+    key, n = Key(2**63 + 11, 5, 9), 1003
+    bits = np.zeros(n, np.uint32)
+    program("random_bits", (3,), 64, bits, n, 2, key.step, key.operation, key.seed, seed=seed)
+    np.testing.assert_array_equal(bits, random_bits(key, n, start=16))
+    x, residual, y = noise(1, n), noise(2, n), np.zeros(n, np.float32)
+    program(
+        "residual_dropout", (3,), 64, x, residual, y, n, 2**30, 4 / 3, key.step, key.operation,
+        key.seed, seed=seed,
+    )  # fmt: skip
+    close(y, residual + np.where(random_bits(key, n) >= 2**30, x * 4 / 3, 0))
+
+
+@covers("adamw", "squares")
+def check_adamw(program: Program, seed: int) -> None:
+    n, lr, betas, eps, decay, t = 1000, 1e-2, (0.9, 0.99), 1e-8, 0.1, 3
+    p, g, m = noise(1, n), noise(2, n), noise(3, n)
+    g[:10] = 0
+    v, clip = noise(4, n) ** 2, np.array([0.5], np.float32)
+    P, G, M, W = (a.astype(float) for a in (p, g * 0.5, m, v))
+    M = betas[0] * M + (1 - betas[0]) * G
+    W = betas[1] * W + (1 - betas[1]) * G**2
+    m_hat, v_hat = M / (1 - betas[0] ** t), W / (1 - betas[1] ** t)
+    P = P - lr * decay * P - lr * m_hat / (np.sqrt(v_hat) + eps)
+    partial = np.zeros(3, np.float32)
+    program("squares", (3,), 64, g, partial, n, seed=seed)
+    close(partial.sum(keepdims=True), np.square(g.astype(float)).sum(keepdims=True))
+    program(
+        "adamw", (3,), 64, p, g, m, v, n, lr / (1 - betas[0] ** t), (1 - betas[1] ** t) ** 0.5,
+        *betas, eps, 1 - lr * decay, clip, seed=seed,
+    )  # fmt: skip
+    for found, expected in ((p, P), (m, M), (v, W)):
+        close(found, expected)
+
+
+@covers("embedding_backward")
+def check_embedding(program: Program, seed: int) -> None:
+    ids, dout = np.array([3, 1, 3, 3, 0, 7, 1]), noise(1, 7, 50)
+    order = np.argsort(ids, kind="stable")
+    present, starts = np.unique(ids[order], return_index=True)
+    dweight = np.zeros((9, 50), np.float32)
+    program(
+        "embedding_backward", (len(present),), 64, dout, order, np.append(starts, 7), present,
+        dweight, 50, seed=seed,
+    )  # fmt: skip
+    table = np.zeros((9, 50))
+    _, saved = embedding.embedding_forward(ids, table)
+    close(dweight, embedding.embedding_backward(dout.astype(float), saved)[1])
+
+
+@covers(
+    "attention_forward", "attention_backward_dot", "attention_backward_keys",
+    "attention_backward_queries",
+)  # fmt: skip
+def check_attention(program: Program, seed: int) -> None:
+    for B, H, G, L, S, E, causal, masked in (
+        (1, 2, 2, 33, 65, 40, False, False),
+        (1, 4, 2, 50, 50, 64, True, False),
+        (2, 2, 1, 17, 40, 17, False, True),
+    ):
+        Q, dO = noise(1, B, H, L, E) * 2, noise(4, B, H, L, E)
+        K, V = noise(2, B, G, S, E), noise(3, B, G, S, E)
+        mask = np.random.default_rng(5).random((B, H, L, S)) < 0.7 if masked else None
+        if mask is not None:
+            mask[0, 0, 3] = False  # a query that sees nothing
+            mask[..., 5] = False
+            K[0, :, 5], V[0, :, 5] = 1e30, np.nan  # hidden from everybody
+        O = np.full_like(Q, np.nan)
+        lse, D = np.zeros((2, B, H, L), np.float32)
+        rest = (H, G, L, S, E, 1 / E**0.5, int(causal))
+        tiles = -(-L // 32), -(-S // 32)
+        program(
+            "attention_forward", (tiles[0], B * H), 128, Q, K, V, mask, O, lse, *rest, seed=seed
+        )
+        exact, saved = attention.attention_forward(
+            *(a.astype(float) for a in (Q, K, V)), mask, is_causal=causal
+        )
+        close(O, exact)
+        program(
+            "attention_backward_dot", (-(-B * H * L // 4),), 128, dO, O, D, B * H * L, E, seed=seed
+        )
+        dQ, dK, dV = np.full_like(Q, np.nan), np.full_like(K, np.nan), np.full_like(V, np.nan)
+        V0 = np.nan_to_num(V)  # the exact kernel selects; the product of two hidden NaN is not ours
+        shared = (mask, dO, lse, D)
+        program(
+            "attention_backward_keys",
+            (tiles[1], B * G),
+            128,
+            Q,
+            K,
+            V0,
+            *shared,
+            dK,
+            dV,
+            *rest,
+            seed=seed,
+        )
+        program(
+            "attention_backward_queries",
+            (tiles[0], B * H),
+            128,
+            Q,
+            K,
+            V0,
+            *shared,
+            dQ,
+            *rest,
+            seed=seed,
+        )
+        for found, expected in zip(
+            (dQ, dK, dV), attention.attention_backward(dO.astype(float), saved)
+        ):
+            close(found, expected, units=1000)
+
+
+FILES = sorted(path.name for path in SOURCES.glob("*.cu"))
+KERNELS = [(file, name) for file in FILES for name in signatures((SOURCES / file).read_text())]
+
+
+def test_every_kernel_is_run() -> None:
+    assert {name for _, name in KERNELS} == set(RUNS)
+    assert len(KERNELS) >= 15
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_matches_float64_in_any_warp_order(file: str) -> None:
+    program = Program(file)
+    checks = {RUNS[name] for name in program.kernels}
+    for check in checks:
+        for seed in SEEDS:
+            check(program, seed)
+
+
+MISTAKES = [
+    ("layer_norm.cu", "- mu;", "+ mu;"),
+    ("layer_norm.cu", "/ width + eps", "/ (width - 1) + eps"),
+    ("layer_norm.cu", "- sum - x_hat", "- x_hat"),
+    ("layer_norm.cu", "g += gains[k][lane];", "g += shifts[k][lane];"),
+    ("layer_norm.cu", "  shifts[line][lane] = s;\n  __syncthreads();", "  shifts[line][lane] = s;"),
+    ("layer_norm.cu", "if (lane == 0) slots[warp] = v;\n  __syncthreads();", "if (lane == 0) slots[warp] = v;"),
+    ("softmax.cu", "expf(load(x, row + i) - top) / sum", "expf(load(x, row + i)) / sum"),
+    ("softmax.cu", "float top = slots[0];", "float top = 0.0f;"),
+    ("softmax.cu", "(load(dP, row + i) - dot)", "(load(dP, row + i) + dot)"),
+    ("cross_entropy.cu", "logf(sum) + top", "logf(sum)"),
+    ("cross_entropy.cu", "i == y ? 1.0f : 0.0f", "i == 0 ? 1.0f : 0.0f"),
+    ("cross_entropy.cu", "y == ignore_index ? 0.0f : p * s", "p * s"),
+    ("activation.cu", "rest == 0.0f ? 0.0f : ", "x * 0.0f + "),
+    ("activation.cu", "3.0f * TANH_CUBE", "2.0f * TANH_CUBE"),
+    ("activation.cu", "load(bias, i % width)", "load(bias, i / width)"),
+    ("dropout.cu", "c0 = high1 ^ c1 ^ k0", "c0 = high1 ^ c1"),
+    ("dropout.cu", "k % 2 ? 32 : 0", "k % 2 ? 0 : 32"),
+    ("dropout.cu", ">= threshold", "< threshold"),
+    ("adamw.cu", "/ root + eps", "+ eps"),
+    ("adamw.cu", "* decay -", "-"),
+    ("embedding.cu", "k < last", "k < last - 1"),
+    ("attention.cu", "key > query", "key >= query"),
+    ("attention.cu", "l[r] * decay + warp_sum(p)", "l[r] + warp_sum(p)"),
+    ("attention.cu", "top == -INFINITY ? 0.0f : top", "top"),
+    ("attention.cu", "if (weight == 0.0f) continue;", ""),
+    ("attention.cu", "(dot(dout, v) - D)", "dot(dout, v)"),
+    ("attention.cu", "scale * dk[r][c]", "dk[r][c]"),
+    ("attention.cu", "causal ? first : 0", "causal ? first + TILE : 0"),
+    ("attention.cu", "(head % H) / (H / G)", "head % G"),
+    # only the random order of the warps finds these two
+    ("attention.cu", "for (int first = 0; first < stop; first += TILE) {\n    __syncthreads();\n    fetch(k, keys",
+     "for (int first = 0; first < stop; first += TILE) {\n    fetch(k, keys"),
+    ("attention.cu", "    fetch(v, values, first, S, E);\n    __syncthreads();", "    fetch(v, values, first, S, E);"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"), MISTAKES, ids=[f"{m[0]}-{i}" for i, m in enumerate(MISTAKES)]
+)
+def test_planted_mistakes_are_caught(file: str, old: str, new: str) -> None:
+    program = Program(file, mistakes=((old, new),))
+
+    def caught(name: str, seed: int) -> bool:
+        try:
+            RUNS[name](program, seed)
+        except (AssertionError, RuntimeError):
+            return True
+        return False
+
+    assert any(caught(name, seed) for name in program.kernels for seed in SEEDS)
+
+
+def test_a_barrier_that_not_all_reach_is_reported() -> None:
+    program = Program("softmax.cu", mistakes=(("__shared__ float slots[WARP];", "__shared__ float slots[WARP]; if (threadIdx.x == 40) return;"),))  # fmt: skip
+    with pytest.raises(RuntimeError, match="left"):
+        check_softmax(program, 0)
