@@ -993,7 +993,7 @@ class _Parser:
                 self.take()
                 node = self.raise_to(node, self.script())
             elif token.kind == "_":
-                if node.op == "number":
+                if self.tokens[self.pos - 1].kind == "number":
                     raise CannotParse("a subscript on a number", token.span)
                 self.take()
                 tokens, where = self.script()
@@ -1255,7 +1255,7 @@ class _Parser:
             elif condition.op in ("tuple", "mul") and all(a.op == "name" for a in condition.args):
                 variables = [str(a.value) for a in condition.args]
             elif condition.op == "relation" and condition.value == "=" and (
-                condition.args[0].op == "name" and condition.args[1].op != "tuple"
+                condition.args[0].op == "name"
                 and sup is not None
             ):  # fmt: skip
                 variables = [str(condition.args[0].value)]
@@ -1412,7 +1412,7 @@ class _Parser:
             raise CannotParse(f"a derivative of order {order}", span)
         if not under:
             raise CannotParse("a derivative by nothing", span)
-        if any(is_d(t) for t in under):
+        if any(is_d(t) for t in self.outermost(under)):
             raise CannotParse("mixed partial derivatives", span)
         if order > 1 and under[-2:] and under[-1].text == str(order) and under[-2].kind == "^":
             under = under[:-2]
@@ -1426,6 +1426,17 @@ class _Parser:
         for _ in range(order):
             what = Expr("partial", (what, by), None, _joined(span, what.span))
         return what
+
+    @staticmethod
+    def outermost(tokens: Sequence[Token]) -> list[Token]:
+        """Return the tokens outside every group."""
+        depth, out = 0, []
+        for token in tokens:
+            depth -= token.kind in ("close", "}")
+            if depth == 0:
+                out.append(token)
+            depth += token.kind in ("open", "{")
+        return out
 
     def partial_inline(self, span: Span) -> Expr:
         """Read ``∂L/∂x``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from fractions import Fraction
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,55 +12,43 @@ from minitransformer.verify.expression import Expr, call, name, number
 from minitransformer.verify.parser import parse
 from minitransformer.verify.printing import to_latex, to_mathml, to_unicode
 
-NAMES = ["Q", "K", "V", "x", "y", "d_k", "d_model", "W^Q", "W_1", "γ", "β_1", "scale", "x̂",
-         "ℒ", "head_1", "h_(l)", "b_max", "θ", "ℓ", "x^*", "n", "x^(l)", "W_q^O", "pos"]  # fmt: skip
-NAMES.remove("h_(l)")
-VARIABLES = st.sampled_from(["i", "j", "t"])
-
-leaves = st.one_of(
-    st.sampled_from(NAMES).map(name),
-    st.integers(0, 999).map(number),
-    st.sampled_from(["0.5", "0.044715", "2.25"]).map(lambda t: number(Fraction(t))),
-)
-
-
-def nodes(children: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
-    def make(op: str, value: object = None, size: int = 1) -> st.SearchStrategy[Expr]:
-        return st.tuples(*[children] * size).map(lambda args: Expr(op, args, value))
-
-    several = st.lists(children, min_size=2, max_size=4).map(tuple)
-    return st.one_of(
-        several.map(lambda args: Expr("add", args)),
-        several.map(lambda args: Expr("mul", args)),
-        several.map(lambda args: Expr("hadamard", args)),
-        several.map(lambda args: Expr("concat", args)),
-        several.map(lambda args: Expr("tuple", args)),
-        make("neg"), make("transpose"), make("sqrt"), make("abs"), make("inverse"),
-        make("norm", "2"), make("norm", "F"), make("norm", ""), make("expect"), make("var"),
-        make("div", None, 2), make("pow", None, 2), make("sqrt", None, 2),
-        make("call", "softmax"), make("call", "exp"), make("call", "log"), make("call", "σ"),
-        make("call", "f"), make("call", "LayerNorm"), make("call", "max", 2),
-        make("call", "Attention", 3), make("call", "inner", 2), make("matrix", (2, 2), 4),
-        make("matrix", (1, 3), 3), make("matrix", (3, 1), 3), make("call", "f_θ"),
-        make("partial", None, 2), make("call", "factorial"), make("call", "ℝ", 2),
-        st.tuples(children, VARIABLES).map(lambda p: Expr("big", (p[0],), ("sum", p[1]))),
-        st.tuples(children, children, children, VARIABLES).map(
-            lambda p: Expr("big", p[:3], ("prod", p[3]))
-        ),
-        st.tuples(st.sampled_from(["S", "α"]).map(name), VARIABLES.map(name)).map(
-            lambda p: Expr("index", p)
-        ),
-        st.tuples(children, VARIABLES.map(name), VARIABLES.map(name)).map(
-            lambda p: Expr("index", p)
-        ),
-    )  # fmt: skip
+NAMES = ["Q", "K", "V", "x", "y", "d_k", "d_model", "W^Q", "W_1", "γ", "β_1", "scale", "x̂", "ℒ",
+         "head_1", "b_max", "θ", "ℓ", "x^*", "n", "x^(l)", "W_q^O", "pos"]  # fmt: skip
+# operator, value, number of operands (0: two to four)
+SHAPES = [
+    ("add", None, 0), ("mul", None, 0), ("hadamard", None, 0), ("concat", None, 0),
+    ("tuple", None, 0), ("neg", None, 1), ("transpose", None, 1), ("sqrt", None, 1),
+    ("abs", None, 1), ("inverse", None, 1), ("norm", "2", 1), ("norm", "F", 1), ("norm", "", 1),
+    ("expect", None, 1), ("var", None, 1), ("div", None, 2), ("pow", None, 2), ("sqrt", None, 2),
+    ("call", "softmax", 1), ("call", "exp", 1), ("call", "log", 1), ("call", "σ", 1),
+    ("call", "f", 1), ("call", "LayerNorm", 1), ("call", "max", 2), ("call", "Attention", 3),
+    ("call", "inner", 2), ("matrix", (2, 2), 4), ("matrix", (1, 3), 3), ("matrix", (3, 1), 3),
+    ("call", "f_θ", 1), ("partial", None, 2), ("call", "factorial", 1), ("call", "ℝ", 2),
+    ("big", ("sum", "i"), 1), ("big", ("sum", "j"), 3), ("big", ("prod", "t"), 3),
+    ("index", None, 1),
+]  # fmt: skip
+INDEXED = [Expr("index", (name(b), name(i))) for b in ("S", "α") for i in "ijt"]
+LEAVES = [
+    *map(name, NAMES),
+    *map(number, (0, 1, 2, 10, 512, "0.5", "0.044715", "2.25")),
+    *INDEXED,
+]
 
 
-trees = st.recursive(leaves, nodes, max_leaves=12)
+@st.composite
+def trees(draw: st.DrawFn, depth: int = 3) -> Expr:
+    if depth == 0 or draw(st.integers(0, 3)) == 0:
+        return draw(st.sampled_from(LEAVES))
+    op, value, size = draw(st.sampled_from(SHAPES))
+    size = size or draw(st.integers(2, 4))
+    args = tuple(draw(trees(depth=depth - 1)) for _ in range(size))
+    if op == "index":
+        args = (*args, *map(name, draw(st.sampled_from(["i", "ij", "t"]))))
+    return Expr(op, args, value)
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(trees)
+@given(trees())
 def test_latex_is_read_back_as_the_same_tree(tree: Expr) -> None:
     text = to_latex(tree)
     readings = [reading.expr for reading in parse(text)]
@@ -69,14 +56,14 @@ def test_latex_is_read_back_as_the_same_tree(tree: Expr) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(trees, trees)
+@given(trees(), trees())
 def test_relations_and_chains_are_read_back(a: Expr, b: Expr) -> None:
     for tree in (Expr("relation", (a, b), "="), Expr("chain", (a, b, a), ("≤", "≈"))):
         assert tree in [reading.expr for reading in parse(to_latex(tree))]
 
 
 @settings(max_examples=100, deadline=None)
-@given(trees)
+@given(trees())
 def test_unicode_and_mathml_print_every_tree(tree: Expr) -> None:
     assert to_unicode(tree)
     ET.fromstring(to_mathml(tree))
