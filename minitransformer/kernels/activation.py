@@ -97,19 +97,21 @@ def _gelu_tanh(x: Array) -> Array:
 
 def _gelu_tanh_gradient(dy: Array, x: Array) -> Array:
     """(s + 2 x s (1 - s) u') dy with s = σ(2u), u' = √(2/π) (1 + 3 · 0.044715 x²)."""
-    u = _tanh_argument(x)
-    u *= 2
-    s = _sigmoid(u)
+    xp = array_module(x)
+    e = _tanh_argument(x)
+    e *= -2
+    xp.exp(e, out=e)
+    s = 1 / (1 + e)
     # 2 x u' = 2 √(2/π) x (1 + 3 c x²): the factor that s (1 - s) meets
     slope = x * x
     slope *= 3 * TANH_CUBE
     slope += 1
     slope *= x
     slope *= 2 * TANH_SCALE
-    tail = 1 - s
-    tail *= s
+    e *= s  # 1 - s, whose digits a subtraction would lose as s nears 1
+    e *= s
     # s (1 - s) is zero long before x³ overflows to an infinity: select, do not multiply
-    slope = array_module(x).where(tail == 0, tail, slope * tail)
+    slope = xp.where(e > 0, slope * e, s.dtype.type(0))
     slope += s
     slope *= dy
     return slope
