@@ -76,7 +76,8 @@ def cross_entropy_forward(
     loss : () array, or (N,) array for ``none``
         As `logits`.
     saved : tuple
-        The inputs and the log-sum-exp of each row, shape (N, 1).
+        The inputs and, per row, the largest logit and the log-sum-exp above it, shape (N, 1)
+        each: their sum would round away what large logits leave of the probabilities.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def cross_entropy_forward(
     xp = array_module(logits)
     wide = np.float32 if logits.dtype == np.float16 else logits.dtype
     N, V = logits.shape
-    lse = xp.empty((N, 1), wide)
+    top, lse = xp.empty((2, N, 1), wide)  # log-sum-exp of the logits less their largest
     losses = xp.empty(N, wide)
     hard = target.dtype.kind != "f"
     counted = (target != ignore_index) if hard else None
@@ -115,8 +116,9 @@ def cross_entropy_forward(
 
     def work(r: slice) -> None:
         x = logits[r].astype(wide, copy=False)
-        top = x.max(axis=-1, keepdims=True)
-        lse[r] = xp.log(xp.exp(x - top).sum(axis=-1, keepdims=True)) + top
+        top[r] = x.max(axis=-1, keepdims=True)
+        x = x - top[r]
+        lse[r] = xp.log(xp.exp(x).sum(axis=-1, keepdims=True))
         if hard:
             y = xp.where(counted[r], target[r], 0)
             loss = lse[r, 0] - xp.take_along_axis(x, y[:, None], axis=1)[:, 0]
@@ -143,7 +145,7 @@ def cross_entropy_forward(
         with np.errstate(all="ignore"):
             out, share = losses.sum() / total, wide.type(1) / total
     out = xp.asarray(out).astype(logits.dtype, copy=False)
-    return out, (logits, target, w, lse, counted, share, label_smoothing)
+    return out, (logits, target, w, top, lse, counted, share, label_smoothing)
 
 
 def _weighted_sum(xp: Any, weight: Array, log_p: Array) -> Array:
@@ -159,7 +161,7 @@ def _total_weight(xp: Any, target: Array, counted: Any, w: Array | None, wide: A
 
 def cross_entropy_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, Array | None, None]:
     """Return ``(dlogits, dtarget, None)``; `dtarget` for target probabilities alone."""
-    logits, target, w, lse, counted, share, smoothing = saved
+    logits, target, w, top, lse, counted, share, smoothing = saved
     xp = array_module(logits)
     N, V = logits.shape
     hard = target.dtype.kind != "f"
@@ -169,7 +171,8 @@ def cross_entropy_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, 
     uniform = smoothing / V
 
     def work(r: slice) -> None:
-        log_p = logits[r].astype(lse.dtype, copy=False) - lse[r]
+        log_p = logits[r].astype(lse.dtype, copy=False) - top[r]
+        log_p -= lse[r]
         p = xp.exp(log_p)
         weights = 1.0 if w is None else w
         if hard:
