@@ -90,8 +90,8 @@ def _door(name: str, parameters: list[str]) -> str:
     """Return a C function that starts a kernel on the fibers."""
     names = ", ".join(re.findall(r"(\w+)$", p)[0] for p in parameters)
     return (
-        f'extern "C" const char *run_{name}(unsigned shim_x, unsigned shim_y, unsigned shim_threads, '
-        f"unsigned shim_seed, {', '.join(parameters)}) {{\n"
+        f'extern "C" const char *run_{name}(unsigned shim_x, unsigned shim_y, '
+        f"unsigned shim_threads, unsigned shim_seed, {', '.join(parameters)}) {{\n"
         f"  return shim::run(dim3{{shim_x, shim_y, 1}}, shim_threads, shim_seed, "
         f"[=] {{ {name}({names}); }});\n}}"
     )

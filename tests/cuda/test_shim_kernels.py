@@ -1,4 +1,4 @@
-"""Every CUDA kernel, run on the CPU with random warp order against float64, and planted mistakes."""
+"""Every CUDA kernel on the CPU, in random warp order, against float64; planted mistakes."""
 
 from __future__ import annotations
 
@@ -258,7 +258,8 @@ MISTAKES = [
     ("layer_norm.cu", "- sum - x_hat", "- x_hat"),
     ("layer_norm.cu", "g += gains[k][lane];", "g += shifts[k][lane];"),
     ("layer_norm.cu", "  shifts[line][lane] = s;\n  __syncthreads();", "  shifts[line][lane] = s;"),
-    ("layer_norm.cu", "if (lane == 0) slots[warp] = v;\n  __syncthreads();", "if (lane == 0) slots[warp] = v;"),
+    ("layer_norm.cu", "if (lane == 0) slots[warp] = v;\n  __syncthreads();",
+     "if (lane == 0) slots[warp] = v;"),
     ("softmax.cu", "expf(load(x, row + i) - top) / sum", "expf(load(x, row + i)) / sum"),
     ("softmax.cu", "float top = slots[0];", "float top = 0.0f;"),
     ("softmax.cu", "(load(dP, row + i) - dot)", "(load(dP, row + i) + dot)"),
@@ -283,9 +284,9 @@ MISTAKES = [
     ("attention.cu", "causal ? first : 0", "causal ? first + TILE : 0"),
     ("attention.cu", "(head % H) / (H / G)", "head % G"),
     # only the random order of the warps finds these two
-    ("attention.cu", "for (int first = 0; first < stop; first += TILE) {\n    __syncthreads();\n    fetch(k, keys",
-     "for (int first = 0; first < stop; first += TILE) {\n    fetch(k, keys"),
-    ("attention.cu", "    fetch(v, values, first, S, E);\n    __syncthreads();", "    fetch(v, values, first, S, E);"),
+    ("attention.cu", "    __syncthreads();\n    fetch(k, keys", "    fetch(k, keys"),
+    ("attention.cu", "fetch(v, values, first, S, E);\n    __syncthreads();",
+     "fetch(v, values, first, S, E);"),
 ]  # fmt: skip
 
 
@@ -306,6 +307,8 @@ def test_planted_mistakes_are_caught(file: str, old: str, new: str) -> None:
 
 
 def test_a_barrier_that_not_all_reach_is_reported() -> None:
-    program = Program("softmax.cu", mistakes=(("__shared__ float slots[WARP];", "__shared__ float slots[WARP]; if (threadIdx.x == 40) return;"),))  # fmt: skip
+    declaration = "__shared__ float slots[WARP];"
+    leave = declaration + " if (threadIdx.x == 40) return;"
+    program = Program("softmax.cu", mistakes=((declaration, leave),))
     with pytest.raises(RuntimeError, match="left"):
         check_softmax(program, 0)

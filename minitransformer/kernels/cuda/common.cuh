@@ -10,6 +10,10 @@
 #endif
 typedef SCALAR scalar;
 
+#ifndef INFINITY  // NVRTC has no <math.h>
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
 #define WARP 32
 #define FULL 0xffffffffu
 
