@@ -110,7 +110,9 @@ class SandboxedFunction:
     framework : str
         ``numpy``, ``torch`` or ``minitransformer``: what the function is given.
     notes : list of str
-        What a report should mention: printing, several return values.
+        What a report should mention, such as several return values.
+    failure : SandboxError or None
+        What the function did that ends its trial; raised again by every further call.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class SandboxedFunction:
         self.notes: list[str] = []
         self.framework = "numpy"
         self.parameters: list[dict[str, Any]] = []
-        self._failure: SandboxError | None = None
+        self.failure: SandboxError | None = None
         self._first: tuple[tuple[Any, ...], dict[str, Any], NDArray[Any]] | None = None
         if not Path(path).is_file():
             raise SandboxError("load", f"{path}: no such file")
@@ -169,8 +171,8 @@ class SandboxedFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> NDArray[Any]:
         """Return the function's result as a NumPy array."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         exact = any(isinstance(a, np.ndarray) and a.dtype == object for a in args)
         result = self._call(args, kwargs, repeat=not exact)
         if self._first is None and not exact:
@@ -185,7 +187,7 @@ class SandboxedFunction:
         SandboxError
             If the same inputs give another result than they gave at first.
         """
-        if self._first is not None and self._failure is None:
+        if self._first is not None and self.failure is None:
             args, kwargs, before = self._first
             again = self._call(args, kwargs, repeat=False)
             if again.shape != before.shape or again.tobytes() != before.tobytes():
@@ -296,8 +298,8 @@ class SandboxedFunction:
         return f"ended its process with status {code}"
 
     def _fail(self, kind: str, message: str) -> SandboxError:
-        self._failure = SandboxError(kind, message)
-        return self._failure
+        self.failure = SandboxError(kind, message)
+        return self.failure
 
 
 def _encode(values: Sequence[Any]) -> tuple[list[dict[str, Any]], bytes]:

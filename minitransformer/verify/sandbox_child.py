@@ -188,6 +188,20 @@ def to_numpy(result: Any) -> tuple[Any, list[str]]:
     return array, notes
 
 
+def was_changed(before: Any, after: Any) -> bool:
+    """Say whether a function wrote to an input that it was given."""
+    import numpy as np
+
+    if not isinstance(before, np.ndarray):
+        return False
+    now = after.detach().numpy() if hasattr(after, "detach") else np.asarray(after)
+    if now.shape != before.shape:
+        return True
+    if before.dtype == object:
+        return any(a is not b for a, b in zip(now.ravel(), before.ravel(), strict=True))
+    return bool(now.tobytes() != before.tobytes())
+
+
 def encode(array: Any) -> tuple[dict[str, Any], bytes]:
     import numpy as np
 
@@ -279,8 +293,6 @@ class Runner:
 
     def run(self, args: list[Any], kwargs: dict[str, Any], framework: str) -> tuple[Any, ...]:
         """Call once on fresh copies; also say which inputs were written to."""
-        import numpy as np
-
         given = [to_framework(a, framework) for a in args]
         named = {k: to_framework(v, framework) for k, v in kwargs.items()}
         result = self.function(*given, **named)
@@ -288,16 +300,7 @@ class Runner:
         changed = []
         originals = [*enumerate(args), *kwargs.items()]
         for (label, before), after in zip(originals, [*given, *named.values()], strict=True):
-            if not isinstance(before, np.ndarray):
-                continue
-            now = after.detach().numpy() if hasattr(after, "detach") else np.asarray(after)
-            if before.dtype == object:
-                same = now.shape == before.shape and all(
-                    a is b for a, b in zip(now.ravel(), before.ravel(), strict=True)
-                )
-            else:
-                same = now.shape == before.shape and now.tobytes() == before.tobytes()
-            if not same:
+            if was_changed(before, after):
                 changed.append(label)
         return array, notes, changed
 
