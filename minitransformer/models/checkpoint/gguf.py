@@ -71,7 +71,8 @@ def _q4_1(raw: bytes, shape: tuple[int, ...]) -> Array:
 
 def _fifth_bits(blocks: Array, start: int) -> Array:
     bits: Array = np.unpackbits(blocks[:, start : start + 4], axis=1, bitorder="little")
-    return np.left_shift(bits, np.uint8(4))
+    out: Array = np.left_shift(bits, np.uint8(4))
+    return out
 
 
 def _q5_0(raw: bytes, shape: tuple[int, ...]) -> Array:
