@@ -11,8 +11,8 @@ import numpy as np
 from ..backend import array_module, default_dtype
 from ..kernels import activation, elementwise
 from ..kernels import softmax as softmax_kernels
-from .operands import Other, apply, cast, compare, is_scalar, matched, raw, wrap
-from .tape import Tracked, record
+from .operands import Other, apply, cast, compare, is_scalar, matched, raw, run, wrap
+from .tape import Tracked
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -129,7 +129,7 @@ def _unary(
             raise TypeError(f"{name}: argument 'input' must be Tensor, found {_kind(input)}")
         if input.array.dtype.kind != "f":
             input = cast(input, default_dtype())
-        return record(forward, backward, input)  # type: ignore[no-any-return]
+        return run(forward, backward, input)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
@@ -171,12 +171,12 @@ def neg(input: Tensor) -> Tensor:
     """Return ``-input``."""
     if input.array.dtype.kind == "b":
         raise RuntimeError("negation of a bool tensor: use ~ or logical_not()")
-    return record(elementwise.negative_forward, elementwise.negative_backward, input)  # type: ignore[no-any-return]
+    return run(elementwise.negative_forward, elementwise.negative_backward, input)
 
 
 def abs(input: Tensor) -> Tensor:
     """Return the absolute value."""
-    return record(elementwise.abs_forward, elementwise.abs_backward, input)  # type: ignore[no-any-return]
+    return run(elementwise.abs_forward, elementwise.abs_backward, input)
 
 
 def square(input: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ def reciprocal(input: Tensor) -> Tensor:
 
 def relu(input: Tensor) -> Tensor:
     """Return ``max(input, 0)``."""
-    return record(activation.relu_forward, activation.relu_backward, input)  # type: ignore[no-any-return]
+    return run(activation.relu_forward, activation.relu_backward, input)
 
 
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
@@ -203,7 +203,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         return input if max is None else minimum(input, max)
     numbers = [x for x in (min, max) if x is not None]
     input = matched("clamp", input, *numbers)[0]
-    return record(elementwise.clamp_forward, elementwise.clamp_backward, input, min=min, max=max)  # type: ignore[no-any-return]
+    return run(elementwise.clamp_forward, elementwise.clamp_backward, input, min=min, max=max)
 
 
 clip = clamp
@@ -212,13 +212,13 @@ clip = clamp
 def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """Return ``exp(input)`` divided by its sum along `dim`."""
     x = input if dtype is None else input.to(dtype)
-    return record(softmax_kernels.softmax_forward, softmax_kernels.softmax_backward, x, axis=dim)  # type: ignore[no-any-return]
+    return run(softmax_kernels.softmax_forward, softmax_kernels.softmax_backward, x, axis=dim)
 
 
 def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """Return the logarithm of `softmax`."""
     x = input if dtype is None else input.to(dtype)
-    return record(  # type: ignore[no-any-return]
+    return run(
         softmax_kernels.log_softmax_forward, softmax_kernels.log_softmax_backward, x, axis=dim
     )
 
@@ -229,7 +229,7 @@ def _rounding(name: str, doc: str) -> Callable[[Tensor], Tensor]:
         if x.dtype.kind != "f" and name != "sign":
             return wrap(x.copy())
         # Piecewise constant: the gradient is zero where there is one.
-        return record(_constant_forward, _constant_backward, input, name=name)  # type: ignore[no-any-return]
+        return run(_constant_forward, _constant_backward, input, name=name)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
@@ -292,12 +292,13 @@ def masked_fill(input: Tensor, mask: Tensor, value: Other) -> Tensor:
                 f"{value.array.shape}"
             )
         if value.requires_grad:
-            return where(mask, cast(value, input.dtype), input)  # type: ignore[no-any-return]
+            filled: Tensor = where(mask, cast(value, input.dtype), input)
+            return filled
         value = value.item()
     check_fits("masked_fill", value, input.dtype)
     kernels = (elementwise.masked_fill_forward, elementwise.masked_fill_backward)
     try:
-        return record(*kernels, input, mask, value=input.dtype.type(value).item())  # type: ignore[no-any-return]
+        return run(*kernels, input, mask, value=input.dtype.type(value).item())
     except ValueError:
         raise RuntimeError(
             f"masked_fill: mask of shape {mask_array.shape} does not broadcast to the tensor's "

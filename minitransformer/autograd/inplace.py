@@ -213,7 +213,7 @@ def _places(name: str, x: Tensor, dim: int, index: Any) -> tuple[Any, ...]:
 
 
 def _source(index: Any, src: Any) -> Any:
-    if not isinstance(src, Tracked):
+    if is_scalar(src):
         return src
     return shapes.select_index(src, tuple(slice(n) for n in raw(index).shape))
 

@@ -23,6 +23,7 @@ Number: TypeAlias = "bool | int | float"
 Other: TypeAlias = "Tensor | Number"
 DType: TypeAlias = Any  # a NumPy dtype, a type, or PyTorch's name as text
 
+run: Callable[..., Tensor] = record  # for kernels with one output
 _KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 

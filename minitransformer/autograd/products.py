@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..kernels import linear
 from .arithmetic import add, mul
-from .operands import matched
+from .operands import matched, run
 from .reductions import sum
 from .shapes import diagonal, expand, permute, reshape, unsqueeze
-from .tape import Tracked, record
+from .tape import Tracked
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -30,14 +30,14 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     matched("matmul", input, other)
     if a.ndim == 0 or b.ndim == 0:
         raise RuntimeError(
-            f"matmul: both arguments need at least 1 dimension, found shapes {a.shape} and {b.shape}"
+            f"matmul: both arguments need at least 1 dimension, found {a.shape} and {b.shape}"
         )
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0] or not _stacks(a.shape[:-2], b.shape[:-2]):
         raise RuntimeError(
             f"matmul: shapes {a.shape} and {b.shape} cannot be multiplied: the last dimension of "
             "the first must be the last but one of the second, and leading ones must broadcast"
         )
-    return record(linear.matmul_forward, linear.matmul_backward, input, other)  # type: ignore[no-any-return]
+    return run(linear.matmul_forward, linear.matmul_backward, input, other)
 
 
 def _stacks(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

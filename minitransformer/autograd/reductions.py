@@ -9,7 +9,7 @@ import numpy as np
 from ..backend import array_module, default_dtype, resolve_dtype
 from ..kernels import reduction
 from .arithmetic import maximum, minimum
-from .operands import DType, cast, wrap
+from .operands import DType, cast, run, wrap
 from .shapes import flatten, gather
 from .tape import Tracked, record
 
@@ -51,14 +51,14 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType =
         dtype = np.int64
     x = input if dtype is None else cast(input, resolve_dtype(dtype))
     kernels = (reduction.sum_forward, reduction.sum_backward)
-    return record(*kernels, x, axis=_axis(dim), keepdims=keepdim)  # type: ignore[no-any-return]
+    return run(*kernels, x, axis=_axis(dim), keepdims=keepdim)
 
 
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType = None) -> Tensor:
     """Return the mean over `dim`, or over everything."""
     kernels = (reduction.mean_forward, reduction.mean_backward)
     x = _floating("mean", input, dtype)
-    return record(*kernels, x, axis=_axis(dim), keepdims=keepdim)  # type: ignore[no-any-return]
+    return run(*kernels, x, axis=_axis(dim), keepdims=keepdim)
 
 
 def _spread_options(
@@ -82,7 +82,7 @@ def var(
     """Return the variance: squared deviations over ``n - correction``, by default n - 1."""
     options = _spread_options(dim, unbiased, correction, keepdim)
     x = _floating("var", input)
-    return record(reduction.var_forward, reduction.var_backward, x, **options)  # type: ignore[no-any-return]
+    return run(reduction.var_forward, reduction.var_backward, x, **options)
 
 
 def std(
@@ -96,7 +96,7 @@ def std(
     """Return the standard deviation, the square root of `var`."""
     options = _spread_options(dim, unbiased, correction, keepdim)
     x = _floating("std", input)
-    return record(reduction.std_forward, reduction.std_backward, x, **options)  # type: ignore[no-any-return]
+    return run(reduction.std_forward, reduction.std_backward, x, **options)
 
 
 def norm(
@@ -108,7 +108,7 @@ def norm(
         raise RuntimeError(f"norm: p must be a number or 'fro', found {p!r}")
     kernels = (reduction.norm_forward, reduction.norm_backward)
     x = _floating("norm", input)
-    return record(*kernels, x, ord=order, axis=_axis(dim), keepdims=keepdim)  # type: ignore[no-any-return]
+    return run(*kernels, x, ord=order, axis=_axis(dim), keepdims=keepdim)
 
 
 def prod(
@@ -119,7 +119,7 @@ def prod(
         dtype = np.int64
     x = input if dtype is None else cast(input, resolve_dtype(dtype))
     kernels = (reduction.prod_forward, reduction.prod_backward)
-    return record(*kernels, x, axis=dim, keepdims=keepdim)  # type: ignore[no-any-return]
+    return run(*kernels, x, axis=dim, keepdims=keepdim)
 
 
 def cumsum(input: Tensor, dim: int, *, dtype: DType = None) -> Tensor:
@@ -127,14 +127,14 @@ def cumsum(input: Tensor, dim: int, *, dtype: DType = None) -> Tensor:
     if dtype is None and input.array.dtype.kind in "biu":
         dtype = np.int64
     x = input if dtype is None else cast(input, resolve_dtype(dtype))
-    return record(reduction.cumsum_forward, reduction.cumsum_backward, x, axis=dim)  # type: ignore[no-any-return]
+    return run(reduction.cumsum_forward, reduction.cumsum_backward, x, axis=dim)
 
 
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """Return ``log(sum(exp(input)))`` over `dim`, without overflow."""
     kernels = (reduction.logsumexp_forward, reduction.logsumexp_backward)
     x = input if input.array.dtype.kind == "f" else cast(input, default_dtype())
-    return record(*kernels, x, axis=_axis(dim), keepdims=keepdim)  # type: ignore[no-any-return]
+    return run(*kernels, x, axis=_axis(dim), keepdims=keepdim)
 
 
 # -- extremes ------------------------------------------------------------------------
@@ -143,13 +143,13 @@ def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
 def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the largest elements over `dim`; equal ones share the gradient."""
     kernels = (reduction.amax_forward, reduction.amax_backward)
-    return record(*kernels, input, axis=_axis(dim), keepdims=keepdim)  # type: ignore[no-any-return]
+    return run(*kernels, input, axis=_axis(dim), keepdims=keepdim)
 
 
 def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the smallest elements over `dim`; equal ones share the gradient."""
     kernels = (reduction.amin_forward, reduction.amin_backward)
-    return record(*kernels, input, axis=_axis(dim), keepdims=keepdim)  # type: ignore[no-any-return]
+    return run(*kernels, input, axis=_axis(dim), keepdims=keepdim)
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
@@ -262,12 +262,12 @@ def bincount(input: Tensor, minlength: int = 0) -> Tensor:
 
 def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return whether one element is true, along `dim` or at all."""
-    return wrap(input.array.any(axis=_axis(dim), keepdims=keepdim))
+    return wrap(array_module(input.array).any(input.array, axis=_axis(dim), keepdims=keepdim))
 
 
 def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return whether every element is true, along `dim` or at all."""
-    return wrap(input.array.all(axis=_axis(dim), keepdims=keepdim))
+    return wrap(array_module(input.array).all(input.array, axis=_axis(dim), keepdims=keepdim))
 
 
 def count_nonzero(input: Tensor, dim: Dim = None) -> Tensor:

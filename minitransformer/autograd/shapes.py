@@ -13,7 +13,7 @@ from ..backend import Array, array_module
 from ..kernels import elementwise
 from ..kernels import shape as kernels
 from ..kernels.reduction import reduced_axes
-from .operands import cast, raw, result_type, wrap
+from .operands import cast, raw, result_type, run, wrap
 from .tape import Tracked, record
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _view(base: Tensor, *call: Any, **options: Any) -> Tensor:
     """Record a kernel that returns a view; changes in place are counted for both."""
-    result: Tensor = record(call[0], call[1], base, **options)
+    result: Tensor = run(call[0], call[1], base, **options)
     result.version = base.version
     return result
 
@@ -62,7 +62,7 @@ def _reshape(name: str, input: Tensor, shape: tuple[int, ...]) -> Tensor:
             f"{name}: shape {shape} is invalid for the {size} elements of a tensor of shape "
             f"{input.array.shape}"
         )
-    out: Tensor = record(kernels.reshape_forward, kernels.reshape_backward, input, shape=shape)
+    out: Tensor = run(kernels.reshape_forward, kernels.reshape_backward, input, shape=shape)
     if _share(out, input):
         out.version = input.version
     return out
@@ -253,7 +253,7 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Te
 
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """Return a copy with the order reversed along `dims`."""
-    out: Tensor = record(kernels.flip_forward, kernels.flip_backward, input, axis=_sizes(dims))
+    out: Tensor = run(kernels.flip_forward, kernels.flip_backward, input, axis=_sizes(dims))
     return out.contiguous()
 
 
@@ -263,19 +263,19 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     axes = tuple(dims) if isinstance(dims, (list, tuple)) else dims
     if isinstance(as_tuple, tuple) and axes is None:
         as_tuple = sum(as_tuple)
-    return record(kernels.roll_forward, kernels.roll_backward, input, shifts=as_tuple, axis=axes)  # type: ignore[no-any-return]
+    return run(kernels.roll_forward, kernels.roll_backward, input, shifts=as_tuple, axis=axes)
 
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """Return the lower triangle, zero above `diagonal`."""
     _matrix("tril", input)
-    return record(kernels.tril_forward, kernels.tril_backward, input, diagonal=diagonal)  # type: ignore[no-any-return]
+    return run(kernels.tril_forward, kernels.tril_backward, input, diagonal=diagonal)
 
 
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """Return the upper triangle, zero below `diagonal`."""
     _matrix("triu", input)
-    return record(kernels.triu_forward, kernels.triu_backward, input, diagonal=diagonal)  # type: ignore[no-any-return]
+    return run(kernels.triu_forward, kernels.triu_backward, input, diagonal=diagonal)
 
 
 def _matrix(name: str, input: Tensor) -> None:
@@ -293,21 +293,25 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     length = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
     xp = array_module(input.array)
     i = xp.arange(length)
-    picked = select_index(moved, (i - min(offset, 0), i + max(offset, 0)))
+    index = (i - min(offset, 0), i + max(offset, 0))
+    picked = run(kernels.index_forward, kernels.index_backward, moved, index=index)
     return movedim(picked, 0, -1)
+
+
+_diagonal = diagonal  # `diag` has an argument of that name
 
 
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """Return the diagonal of a matrix, or the matrix with a vector on its diagonal."""
     if input.array.ndim == 2:
-        return globals()["diagonal"](input, diagonal)  # type: ignore[no-any-return]
+        return _diagonal(input, diagonal)
     if input.array.ndim != 1:
         raise RuntimeError(f"diag: expected a vector or a matrix, found shape {input.shape}")
     xp, n = array_module(input.array), input.array.size + abs(diagonal)
     i = xp.arange(input.array.size)
     index = (i - min(diagonal, 0), i + max(diagonal, 0))
     empty = wrap(xp.zeros((n, n), dtype=input.array.dtype))
-    return record(kernels.assign_forward, kernels.assign_backward, empty, input, index=index)  # type: ignore[no-any-return]
+    return run(kernels.assign_forward, kernels.assign_backward, empty, input, index=index)
 
 
 # -- joining and cutting -----------------------------------------------------------------
@@ -340,7 +344,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     shapes = [x.array.shape for x in xs]
     if len({s[:axis] + (0,) + s[axis + 1 :] for s in shapes}) > 1:
         raise RuntimeError(f"cat: shapes {shapes} must be equal except in dim {dim}")
-    return record(kernels.concat_forward, kernels.concat_backward, *xs, axis=axis)  # type: ignore[no-any-return]
+    return run(kernels.concat_forward, kernels.concat_backward, *xs, axis=axis)
 
 
 concat = concatenate = cat
@@ -352,7 +356,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     if len({x.array.shape for x in xs}) > 1:
         raise RuntimeError(f"stack: shapes {[x.array.shape for x in xs]} must be equal")
     axis = axis_of("stack", dim, xs[0].array.ndim + 1)
-    return record(kernels.stack_forward, kernels.stack_backward, *xs, axis=axis)  # type: ignore[no-any-return]
+    return run(kernels.stack_forward, kernels.stack_backward, *xs, axis=axis)
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
@@ -426,42 +430,42 @@ def split_index(x: Array, index: Any) -> tuple[tuple[Any, ...], tuple[Any, ...] 
     NumPy lets an integer beside an index array take part in the broadcasting of
     arrays; PyTorch selects with the integers first. Two steps do as PyTorch does.
     """
-    parts = [_index_part(p) for p in (index if isinstance(index, tuple) else (index,))]
-    used = sum(
-        (p.ndim if p.dtype.kind == "b" else 1) if isinstance(p, _arrays(x)) else 1
-        for p in parts
-        if p is not None and p is not Ellipsis
-    )
-    if used > x.ndim:
+    xp = array_module(x)
+    given = index if isinstance(index, tuple) else (index,)
+    parts: list[Any] = [_index_part(p, xp) for p in given]
+    covered = [_covered(p) for p in parts]
+    if sum(covered) > x.ndim:
         raise IndexError(
-            f"too many indices: {used} for a tensor of {x.ndim} dimensions, shape {x.shape}"
+            f"too many indices: {sum(covered)} for a tensor of {x.ndim} dimensions, shape {x.shape}"
         )
-    if Ellipsis not in [p for p in parts if p is None or p is Ellipsis]:
-        parts.append(Ellipsis)  # also makes NumPy return a view, never a scalar
-    at = next(i for i, p in enumerate(parts) if p is Ellipsis)
-    if not any(isinstance(p, _arrays(x)) for p in parts):
-        return tuple(parts), None
-    parts[at : at + 1] = [slice(None)] * (x.ndim - used)
+    at = next((i for i, p in enumerate(parts) if p is Ellipsis), len(parts))
+    if not any(hasattr(p, "dtype") for p in parts):
+        # with an Ellipsis NumPy returns a view, never a scalar
+        return tuple(parts) + ((...,) if at == len(parts) else ()), None
+    parts[at : at + 1] = [slice(None)] * (x.ndim - sum(covered))
     basic: list[Any] = []
     inner: list[Any] = []
     for p in parts:
-        if isinstance(p, _arrays(x)):
-            basic += [slice(None)] * (p.ndim if p.dtype.kind == "b" else 1)
+        if hasattr(p, "dtype"):
+            basic += [slice(None)] * _covered(p)
             inner.append(p)
         else:
             basic.append(p)
             inner += [] if isinstance(p, int) else [slice(None)]
-    while inner and isinstance(inner[-1], slice):
+    while isinstance(inner[-1], slice):
         inner.pop()
     return tuple(basic), tuple(inner)
 
 
-def _arrays(x: Array) -> tuple[type, ...]:
-    return (np.ndarray, type(x))
+def _covered(p: Any) -> int:
+    """Return how many dimensions one part of an index takes up."""
+    if p is None or p is Ellipsis:
+        return 0
+    return int(p.ndim) if hasattr(p, "dtype") and p.dtype.kind == "b" else 1
 
 
-def _index_part(p: Any) -> Any:
-    """Return one part of an index as an int, a slice, None, Ellipsis or an array."""
+def _index_part(p: Any, xp: Any) -> Any:
+    """Return one part of an index as an int, a slice, None, Ellipsis or an array of `xp`."""
     if isinstance(p, Tracked):
         p = p.array
     if isinstance(p, (list, range)):
@@ -474,7 +478,7 @@ def _index_part(p: Any) -> Any:
     if p is None or p is Ellipsis:
         return p
     if isinstance(p, (bool, np.bool_)):
-        return np.asarray(p)
+        return xp.asarray(p)
     kind = getattr(p, "dtype", np.dtype(np.int64)).kind
     if kind not in "iub":
         raise IndexError(f"tensors used as indices must be integer or bool, found {p.dtype}")
@@ -483,7 +487,7 @@ def _index_part(p: Any) -> Any:
             return operator.index(p.item() if hasattr(p, "item") else p)
         except TypeError:
             raise TypeError(f"an index cannot be of type {_kind(p)}") from None
-    return p
+    return xp.asarray(p)
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
@@ -493,7 +497,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         return select_index(input, basic)
     if any(not isinstance(p, slice) or p != slice(None) for p in basic):
         input = select_index(input, basic)
-    return record(kernels.index_forward, kernels.index_backward, input, index=inner)  # type: ignore[no-any-return]
+    return run(kernels.index_forward, kernels.index_backward, input, index=inner)
 
 
 def select_index(input: Tensor, index: tuple[Any, ...]) -> Tensor:
@@ -506,8 +510,8 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     axis = axis_of("index_select", dim, input.array.ndim)
     ids = raw(index).reshape(-1)
     kernels.check_range(ids, input.array.shape[axis], f"index_select along dim {dim}", False)
-    index = (slice(None),) * axis + (ids,)
-    return record(kernels.index_forward, kernels.index_backward, input, index=index)  # type: ignore[no-any-return]
+    place = (slice(None),) * axis + (ids,)
+    return run(kernels.index_forward, kernels.index_backward, input, index=place)
 
 
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -518,7 +522,7 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     if input.array.ndim == 0:
         return reshape(gather(reshape(input, 1), 0, wrap(ids.reshape(-1))), ids.shape)
     axis = axis_of("gather", dim, input.array.ndim)
-    return record(kernels.gather_forward, kernels.gather_backward, input, ids, axis=axis)  # type: ignore[no-any-return]
+    return run(kernels.gather_forward, kernels.gather_backward, input, ids, axis=axis)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
@@ -545,12 +549,12 @@ def contiguous(input: Tensor) -> Tensor:
     """Return the tensor itself if its memory is in order, otherwise a copy."""
     if input.array.flags.c_contiguous:
         return input
-    return record(elementwise.copy_forward, elementwise.copy_backward, input, order="C")  # type: ignore[no-any-return]
+    return run(elementwise.copy_forward, elementwise.copy_backward, input, order="C")
 
 
 def clone(input: Tensor) -> Tensor:
     """Return a copy that passes its gradient on."""
-    return record(elementwise.copy_forward, elementwise.copy_backward, input)  # type: ignore[no-any-return]
+    return run(elementwise.copy_forward, elementwise.copy_backward, input)
 
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:

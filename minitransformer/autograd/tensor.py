@@ -517,7 +517,8 @@ class Tensor(Tracked):
     def __bool__(self) -> builtins.bool:
         if self.array.size != 1:
             raise RuntimeError(
-                f"the truth of a tensor of {self.array.size} elements is ambiguous; use any() or all()"
+                f"the truth of a tensor of {self.array.size} elements is ambiguous; use any() "
+                "or all()"
             )
         return builtins.bool(self.array.item())
 

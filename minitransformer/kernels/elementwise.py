@@ -111,38 +111,45 @@ def subtract_backward(dout: Array, saved: Saved) -> tuple[Any, ...]:
 def multiply_forward(a: Operand, b: Operand) -> tuple[Array, Saved]:
     """Return ``a * b``.
 
+    An operand beside a number is not saved: nothing needs it.
+
     >>> multiply_forward(np.full(2, 3.0), 0.5)[0]
     array([1.5, 1.5])
     """
-    return a * b, (a, b)
+    return a * b, (_beside(a, b), _beside(b, a), np.shape(a), np.shape(b))
 
 
 @silent
 def multiply_backward(dout: Array, saved: Saved) -> tuple[Any, ...]:
     """Return the gradients of `a` and `b`: ``dout * b`` and ``dout * a``."""
-    a, b = saved
+    a, b, a_shape, b_shape = saved
     return (
-        None if is_number(a) else unbroadcast(dout * b, a.shape),
-        None if is_number(b) else unbroadcast(dout * a, b.shape),
+        None if b is None else unbroadcast(dout * b, a_shape),
+        None if a is None else unbroadcast(dout * a, b_shape),
     )
+
+
+def _beside(x: Operand, other: Operand) -> Operand:
+    """Return what the gradient of `other` needs of `x`."""
+    return None if is_number(other) else x
 
 
 @silent
 def divide_forward(a: Operand, b: Operand) -> tuple[Array, Saved]:
-    """Return ``a / b``.
+    """Return ``a / b``; `a` is not saved beside a number.
 
     >>> divide_forward(np.ones(2), np.array([2.0, 0.0]))[0]
     array([0.5, inf])
     """
-    return a / b, (a, b)
+    return a / b, (_beside(a, b), b, np.shape(a), is_number(a))
 
 
 @silent
 def divide_backward(dout: Array, saved: Saved) -> tuple[Any, ...]:
     """Return the gradients of `a` and `b`: ``dout / b`` and ``-dout * (a / b) / b``."""
-    a, b = saved
+    a, b, a_shape, a_number = saved
     return (
-        None if is_number(a) else unbroadcast(dout / b, a.shape),
+        None if a_number else unbroadcast(dout / b, a_shape),
         None if is_number(b) else unbroadcast(-dout * ((a / b) / b), b.shape),
     )
 
