@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -94,6 +95,8 @@ class Binder:
     def __call__(self, e: Expr, scope: frozenset[str] = frozenset()) -> Expr:
         if e.op == "name":
             return self._name(e, scope)
+        if e.op == "concat":
+            e = self._whole_concat(e)
         if e.op == "big":
             variable = e.value[1]
             inner = scope | {variable} if variable else scope
@@ -102,6 +105,14 @@ class Binder:
             )
         if e.op == "index":
             base, *picks = e.args
+            if base.op == "name":
+                spelled = f"{base.value}_{','.join(_plain(p) for p in picks)}"
+                if self.card.bind(spelled) or spelled in self.card.derived:
+                    return self._name(Expr("name", (), spelled, e.span), scope)
+                found = self.card.bind(self.renames.get(base.value, base.value))
+                if found is not None and not found.dims and spelled not in self.unknown:
+                    self.unknown.append(spelled)
+                    return Expr("name", (), spelled, e.span)
             base = self(base, scope)
             return replace(e, args=(base, *(self._pick(p, scope) for p in picks)))
         if e.op == "call":
@@ -110,6 +121,13 @@ class Binder:
 
     def _call(self, e: Expr, scope: frozenset[str]) -> Expr:
         """A name before parentheses is a function, unless it names an input."""
+        spelled = f"{e.value}({','.join(_plain(a) for a in e.args)})"
+        found = self.card.bind(spelled)
+        if found is not None:
+            return replace(self._name(Expr("name", (), found.name), scope), span=e.span)
+        softmax = self._softmax_over(e, scope)
+        if softmax is not None:
+            return softmax
         args = tuple(self(a, scope) for a in e.args)
         given = str(e.value)
         function, _ = canonical_function(given)
@@ -121,9 +139,51 @@ class Binder:
             in ("softmax", "softmax_column", "log_softmax", "rowsum", "clip", "concat", "diag",
                 "tr", "norm", "pow")
         )
-        if not known and len(args) == 1 and (self.card.bind(given) or given in self.card.sizes):
+        if not known and len(args) == 1 and e.args[0].op == "name":
+            vector = self.card.bind(given)
+            index = e.args[0].value
+            if vector is not None and len(vector.dims) == 1 and (
+                index in scope or index in INDEX_LETTERS
+            ):
+                return self(Expr("index", (Expr("name", (), given, e.span), e.args[0]),
+                                 None, e.span), scope)
+        if not known and len(args) == 1 and (
+            self.card.bind(given) or given in self.card.sizes or given in self.card.derived
+            or self._indexed(e, given, scope) is not None
+        ):
             return Expr("mul", (self(Expr("name", (), given, e.span), scope), *args), None, e.span)
         return replace(e, args=args)
+
+    def _softmax_over(self, e: Expr, scope: frozenset[str]) -> Expr | None:
+        """Write softmax_j(a_ij) out: e^a_ij / Σ_l e^a_il."""
+        over = [a for a in e.args if a.op == "keyword" and a.value == "over"]
+        if str(e.value).lower() != "softmax" or len(over) != 1 or len(e.args) != 2:
+            return None
+        index = over[0].args[0]
+        body = next(a for a in e.args if a.op != "keyword")
+        if index.op != "name" or not any(n == index for n in body.walk()):
+            return None
+        top = Expr("call", (body,), "exp", e.span)
+        other = str(index.value) + "′"
+        renamed = substitute(top, {str(index.value): Expr("name", (), other)})
+        total = Expr("big", (renamed,), ("sum", other), e.span)
+        return self(Expr("div", (top, total), None, e.span), scope)
+
+    def _whole_concat(self, e: Expr) -> Expr:
+        """Read Concat(head_1, …, head_h) as a concatenation over an index."""
+        if len(e.args) != 3 or e.args[1].op != "ellipsis":
+            return e
+        first, _, last = e.args
+        low, high = (_plain(x).rpartition("_") for x in (first, last))
+        if low[0] != high[0] or low[2] != "1":
+            return e
+        for key in self.card.derived:
+            base, _, index = key.rpartition("_")
+            if base == low[0] and index in INDEX_LETTERS:
+                body = self.card.derived_tree(key)
+                bounds = (number(1), Expr("name", (), high[2], last.span))
+                return Expr("big", (body, *bounds), ("concat", index), e.span)
+        return e
 
     def _pick(self, e: Expr, scope: frozenset[str]) -> Expr:
         if e.op == "name":
@@ -138,6 +198,9 @@ class Binder:
     def _name(self, e: Expr, scope: frozenset[str]) -> Expr:
         spelled = str(e.value)
         if spelled in scope or spelled in self.free:
+            return e
+        if spelled in self.card.indices:
+            self.free.append(spelled)
             return e
         target = self.renames.get(spelled, spelled)
         found = self.card.bind(target)
@@ -160,6 +223,13 @@ class Binder:
 
     def _indexed(self, e: Expr, spelled: str, scope: frozenset[str]) -> Expr | None:
         """Read ``x_i`` as an entry of x, where x is known and i is an index or a number."""
+        head = re.fullmatch(r"(\w+)_(\w+)\^(\w+)", spelled)
+        if head:
+            spelled = f"{head[1]}^{head[3]}_{head[2]}"
+        if spelled in ("δ_ij", "δ_{ij}", "δ_i,j"):
+            i, j = (self._pick(Expr("name", (), k, e.span), scope) for k in "ij")
+            same = Expr("relation", (i, j), "=", e.span)
+            return Expr("cases", (number(1), same, number(0)), None, e.span)
         base, _, suffix = spelled.rpartition("_")
         if not base:
             return None
@@ -223,9 +293,27 @@ def bind(
     symbols.update({u: () for u in binder.unknown})
     sizes = {d: d for d in card.dims}
     sizes.update(card.sizes)
-    typing = Typing(symbols, sizes, dict(card.function_dims))
+    typing = Typing(symbols, sizes, dict(card.function_dims), dict(card.indices))
     extra = tuple(Input(u, (), "positive") for u in binder.unknown)
     return Bound(bound, typing, free, tuple(binder.unknown), binder.renamed, extra)
+
+
+def _plain(e: Expr) -> str:
+    """Write a subscript as names spell it: ``t-1``, ``y_w|x``."""
+    if e.op in ("name", "number"):
+        return str(e.value)
+    if e.op == "add":
+        return "".join(
+            ("-" + _plain(a.args[0]) if a.op == "neg" else ("+" if k else "") + _plain(a))
+            for k, a in enumerate(e.args)
+        )
+    if e.op == "given":
+        return "|".join(_plain(a) for a in e.args)
+    if e.op == "index":
+        return f"{_plain(e.args[0])}_{','.join(_plain(a) for a in e.args[1:])}"
+    if e.op == "mul":
+        return "".join(_plain(a) for a in e.args)
+    return e.op
 
 
 def size_names(card: Card) -> tuple[Expr, ...]:

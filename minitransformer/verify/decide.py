@@ -299,19 +299,19 @@ def _reading(
 def show(e: Expr) -> str:
     """Echo a formula as it was read."""
     try:
-        from minitransformer.verify.printing import unicode
+        from minitransformer.verify.printing import to_unicode
     except ImportError:
         return repair._text(e)
-    return unicode(e)
+    return to_unicode(e)
 
 
 def show_latex(e: Expr) -> str:
     """Write a formula in LaTeX."""
     try:
-        from minitransformer.verify.printing import latex
+        from minitransformer.verify.printing import to_latex
     except ImportError:
         return ""
-    return latex(e)
+    return to_latex(e)
 
 
 def _values(declared: Any) -> list[Expr]:

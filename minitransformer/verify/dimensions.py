@@ -10,7 +10,7 @@ returns. A mismatch is an `IllTyped` at the sub-expression that causes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -22,7 +22,7 @@ Span = tuple[int, int]
 # Functions that act on every element alone.
 ELEMENTWISE = frozenset(
     "exp log log2 log10 sin cos tan tanh sinh cosh sigmoid erf relu gelu silu Phi softplus sign "
-    "logsigmoid floor abs sqrt heaviside".split()
+    "logsigmoid floor ceil abs sqrt heaviside".split()
 )
 # Spellings of the functions known here, all lower case.
 FUNCTION_ALIASES = {
@@ -105,12 +105,14 @@ class Typing:
 
     ``symbols`` maps a symbol to its dimensions, ``sizes`` a symbol to the dimension
     whose size it is, ``functions`` a function left uninterpreted to a rule from
-    the dimensions of its arguments to those of its value.
+    the dimensions of its arguments to those of its value, ``indices`` a free index to
+    the dimension it runs over.
     """
 
     symbols: Mapping[str, Dims]
     sizes: Mapping[str, str]
     functions: Mapping[str, Callable[..., Dims]] = field(default_factory=dict)
+    indices: Mapping[str, str] = field(default_factory=dict)
 
 
 class Term:
@@ -211,7 +213,7 @@ class Elaborator:
         """
         if not free:
             return self(e)
-        indices = [_Index(i) for i in free]
+        indices = [_Index(i, self.typing.indices.get(i)) for i in free]
         self._scope.update({i.name: i for i in indices})
         try:
             term = self(e)
@@ -472,6 +474,13 @@ class Elaborator:
             else:
                 self._scope[variable] = outer
         free = body.free - {variable}
+        if kind == "concat":
+            if dim is None:
+                raise Unbound(variable, e.span, "index")
+            if not body.dims:
+                raise IllTyped("cannot concatenate numbers", e.span, (), e)
+            dims = (*body.dims[:-1], f"{dim}*{body.dims[-1]}")
+            return Term("big", (body,), (kind, variable, dim), dims, e.span, free=free)
         dim = dim or (index.dim if lower is None else None)
         if dim is None and lower is None:
             raise Unbound(variable, e.span, "index")
@@ -484,6 +493,9 @@ class Elaborator:
 
     def _call(self, e: Expr) -> Term:
         given = str(e.value)
+        over = [a for a in e.args if a.op == "keyword"]
+        if over:
+            return self._call_over(e, over)
         if given in self.typing.functions:
             args = tuple(self(a) for a in e.args)
             dims = self.typing.functions[given](*(a.dims for a in args))
@@ -506,8 +518,6 @@ class Elaborator:
             axis = len(a.dims) - 1
             if (self.convention.softmax == "first") != (function == "softmax_column"):
                 axis = 0
-            if subscript in self._scope:
-                pass
             op = "softmax" if function == "softmax_column" else function
             return Term(op, (a,), axis, a.dims, e.span, a.co)
         if function in ("max", "min") and len(e.args) > 1:
@@ -539,6 +549,37 @@ class Elaborator:
         if function == "norm":
             return self._norm(e)
         raise Unbound(given, e.span, "function")
+
+    def _call_over(self, e: Expr, over: list[Expr]) -> Term:
+        """A call that names its axis: ``softmax(x, axis=-1)`` or ``softmax_j(x)``."""
+        rest = replace(e, args=tuple(a for a in e.args if a.op != "keyword"))
+        axis = 0
+        for word in over:
+            given = word.args[0]
+            sign = -1 if given.op == "neg" else 1
+            value = given.args[0] if given.op == "neg" else given
+            if word.value in ("axis", "dim") and value.op == "number":
+                axis = sign * int(value.value)
+            elif word.value == "keepdims" or word.value == "keepdim":
+                continue
+            elif not (word.value == "over" and value.op == "number" and value.value == 1):
+                raise Unbound(f"{e.value} with {word.value}", e.span, "function")
+            else:
+                return self(rest)
+        if not rest.args:
+            raise Unbound(str(e.value), e.span, "function")
+        a = self(rest.args[0])
+        rank = len(a.dims)
+        if not -rank <= axis < rank:
+            raise IllTyped(f"axis {axis} of {show_dims(a.dims)}", e.span, (), e)
+        axis %= rank
+        function, _ = canonical_function(str(e.value))
+        if function in ("softmax", "log_softmax"):
+            return Term(function, (a,), axis, a.dims, e.span, a.co)
+        if function in REDUCTIONS:
+            dims = tuple(d for k, d in enumerate(a.dims) if k != axis)
+            return Term("reduce", (a,), (function, (axis,)), dims, e.span)
+        raise Unbound(str(e.value), e.span, "function")
 
     def _reduction(self, kind: str, a: Term, e: Expr) -> Term:
         if not a.dims:

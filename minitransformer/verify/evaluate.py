@@ -240,11 +240,13 @@ class Exact(Floats):
 
     def number(self, value: Any) -> Any:
         """Convert an exact number."""
+        if isinstance(value, float) and not math.isfinite(value):
+            raise CannotEvaluate("infinity is not rational")
         return Fraction(value)
 
     def array(self, values: Array) -> Any:
         """Convert an array of exact numbers."""
-        return _each(Fraction, values)
+        return _each(self.number, values)
 
     def _refuse(self, *_: Any) -> Any:
         raise CannotEvaluate("not a rational number")
@@ -351,6 +353,7 @@ FUNCTIONS: dict[str, Callable[[Floats, Any], Any]] = {
     "logsigmoid": lambda m, x: -m.log(1 + m.exp(-x)),
     "abs": lambda m, x: m.abs(x),
     "floor": lambda m, x: m.floor(x),
+    "ceil": lambda m, x: -m.floor(-x),
     "sign": _sign,
     "heaviside": lambda m, x: (_sign(m, x) + 1) / 2,
 }
@@ -568,6 +571,8 @@ class Evaluator:
             self._at[variable] = before
         if not values:
             return self.m.number(Fraction(1 if kind == "prod" else 0))
+        if kind == "concat":
+            return np.concatenate(values, axis=-1)
         out = values[0]
         for value in values[1:]:
             if kind == "prod":

@@ -100,6 +100,7 @@ class Card:
     derived: Mapping[str, str] = field(default_factory=dict)
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     function_dims: Mapping[str, Callable[..., Dims]] = field(default_factory=dict)
+    indices: Mapping[str, str] = field(default_factory=dict)  # free indices and their ranges
     shapes: tuple[Mapping[str, int], ...] = ()
     torch: str = ""
     kernel: str = ""
