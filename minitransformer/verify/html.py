@@ -12,7 +12,17 @@ import numpy as np
 from minitransformer._version import __version__
 from minitransformer.verify.parser import CannotParse, parse
 from minitransformer.verify.printing import to_mathml
-from minitransformer.verify.report import OUTCOME, SIGN, Report, difference, show
+from minitransformer.verify.report import (
+    OUTCOME,
+    SIGN,
+    Report,
+    before_repair,
+    difference,
+    facts_of,
+    known_by,
+    marked_span,
+    show,
+)
 from minitransformer.verify.verdict import Counterexample, Finding
 from minitransformer.verify.worked import Step, work
 
@@ -59,11 +69,16 @@ h3 { font-size: 1rem; margin: 1.25rem 0 .5rem; }
 .side td { padding: .3rem .4rem; border-top: 1px solid var(--line); }
 .side tr:first-child td { border-top: 0; } .side td.n { color: var(--soft); font-size: .85em; }
 .side tr.result td { font-weight: 600; } td.eq { width: 1%; padding: 0; }
-.inputs { display: flex; flex-wrap: wrap; gap: .5rem 2rem; padding: .25rem 0 .75rem; }
+.inputs { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem 2rem;
+  padding: .25rem 0 .75rem; }
+.inputs math { display: inline-flex; align-items: center; }
 .diff { display: block; padding: .15rem .5rem; border-radius: 4px; overflow-x: auto;
   white-space: pre; } .diff + .diff { margin-top: .2rem; }
 del { background: var(--removed); text-decoration: none; }
 ins { background: var(--added); text-decoration: none; }
+/* Brackets as borders: stretched ones need a mathematical font, which a reader may lack. */
+.matrix { border-collapse: separate; border: solid currentColor; border-width: 0 1.5px;
+  border-radius: .35em; padding: 0 .15em; margin: .1em .15em; }
 math { font-size: 1.05em; } footer { color: var(--soft); font-size: .85rem; margin-top: 2rem; }
 @media print { body { max-width: none; } article { break-inside: avoid; } }
 """
@@ -128,31 +143,25 @@ def _article(index: int, finding: Finding, report: Report) -> str:
 
 
 def _facts(finding: Finding) -> str:
-    rows = [
-        ("reading", finding.reading),
-        ("why", finding.explanation),
-        ("equals instead", finding.equals_instead),
-        *(("agrees if", text) for text in finding.coincidences),
-        ("in floats", finding.unsafe_float),
-        *((name, show(value)) for name, value in finding.witnesses.items()),
-    ]
     items = "".join(
-        f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in rows if text
+        f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>"
+        for label, text in facts_of(finding)
+        if text
     )
     return f"<dl>{items}</dl>" if items else ""
 
 
 def _formula(finding: Finding, *, display: bool) -> str:
     """The claim as MathML with its offending part marked, or its text where it resists."""
-    text = finding.place.text
+    text, span = finding.place.text, marked_span(finding)
     try:
         tree = parse(text)[0].expr
-        return to_mathml(tree, span=finding.span, display=display)
+        return to_mathml(tree, span=span, display=display)
     except (CannotParse, ValueError, TypeError, KeyError):
         flat = text if display else " ".join(text.split())[:120]
-    if finding.span is None or not display:
+    if span is None or not display:
         return f"<code>{escape(flat)}</code>"
-    start, end = finding.span
+    start, end = span
     return (
         f'<code>{escape(text[:start])}<span class="marked">{escape(text[start:end])}</span>'
         f"{escape(text[end:])}</code>"
@@ -180,8 +189,8 @@ def _counterexample(finding: Finding) -> str:
 
 
 def _certificate(point: Counterexample) -> str:
-    known = ", ".join(f"{k} {show(v)}" for k, v in point.certificate.items())
-    return f'<dl><dt>known by</dt><dd class="num">{escape(known)}</dd></dl>' if known else ""
+    text = escape(known_by(point))
+    return f'<dl><dt>known by</dt><dd class="num">{text}</dd></dl>' if text else ""
 
 
 def _side(title: str, steps: tuple[Step, ...], result: Any) -> str:
@@ -214,8 +223,7 @@ def _repair(finding: Finding) -> str:
         except (CannotParse, ValueError, TypeError, KeyError):
             pass
         before, after = ["- "], ["+ "]
-        source = re.sub(r"\s+", " ", finding.place.text.strip())
-        for sign, old, new in difference(source, finding.repair_latex):
+        for sign, old, new in difference(before_repair(finding), finding.repair_latex):
             same = sign == "="
             before.append(escape(old) if same or not old else f"<del>{escape(old)}</del>")
             after.append(escape(new) if same or not new else f"<ins>{escape(new)}</ins>")
@@ -250,7 +258,7 @@ def _matrix(value: Any) -> str:
     body = "".join(
         f"<mtr>{''.join(f'<mtd>{_number(entry)}</mtd>' for entry in row)}</mtr>" for row in rows
     )
-    return f"<mrow><mo>[</mo><mtable>{body}</mtable><mo>]</mo></mrow>"
+    return f'<mtable class="matrix">{body}</mtable>'
 
 
 def _number(value: Any) -> str:

@@ -221,7 +221,9 @@ class Report:
             return 0
         if self.holds:
             return 0
-        return 2 if set(self.outcomes) <= {"undecided"} else 1
+        # A function that hangs or crashes was asked properly; an unreadable formula was not.
+        unanswerable = self.kind == "formula" and set(self.outcomes) <= {"undecided"}
+        return 2 if unanswerable else 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as the JSON document that the module describes."""
@@ -299,30 +301,58 @@ class Report:
 
 def lines_of(finding: Finding) -> list[tuple[str, str]]:
     """Return the labelled lines that support a finding, empty ones left out."""
-    rows = [
-        ("reading", finding.reading),
-        ("why", finding.explanation),
-        ("instead", finding.equals_instead),
-    ]
+    rows = facts_of(finding)
     if finding.counterexample is not None:
-        rows += counterexample_lines(finding.counterexample)
-    rows += [("agrees if", c) for c in finding.coincidences]
-    rows += [("floats", finding.unsafe_float)]
-    rows += [(name, show(value)) for name, value in finding.witnesses.items()]
+        point = finding.counterexample
+        inputs = ", ".join(f"{name} = {show(value)}" for name, value in point.inputs.items())
+        rows[3:3] = [
+            ("at", inputs),
+            ("claimed", show(point.claimed)),
+            ("reference", show(point.reference)),
+            ("known by", known_by(point)),
+        ]
     rows.append(("repair", finding.repair))
     return [(label, text) for label, text in rows if text]
 
 
-def counterexample_lines(point: Counterexample) -> list[tuple[str, str]]:
-    """Return a counterexample as lines: the inputs, both results, how it is known."""
-    inputs = ", ".join(f"{name} = {show(value)}" for name, value in point.inputs.items())
-    known = ", ".join(f"{k} {show(v)}" for k, v in point.certificate.items())
+def facts_of(finding: Finding) -> list[tuple[str, str]]:
+    """Return what a finding says beside its example and repair, empty texts included."""
+    witnesses = finding.witnesses
+    tried = [f"{witnesses[k]} {k}" for k in ("points", "shapes", "bits") if k in witnesses]
+    told = [(k, show(v)) for k, v in witnesses.items() if k in ("torch", "kernel", "read")]
+    labels = {"torch": "PyTorch", "kernel": "our kernel", "read": "read as"}
     return [
-        ("at", inputs),
-        ("claimed", show(point.claimed)),
-        ("reference", show(point.reference)),
-        ("known by", known),
+        ("reading", finding.reading),
+        ("why", finding.explanation),
+        ("instead", finding.equals_instead),
+        ("agrees if", " or ".join(finding.coincidences)),
+        ("floats", finding.unsafe_float),
+        *((labels[name], text) for name, text in told),
+        ("tried", ", ".join(tried)),
     ]
+
+
+def known_by(point: Counterexample) -> str:
+    """Say how the difference at a counterexample is known."""
+    known = dict(point.certificate)
+    seed = f"; drawn from seed {known['seed']}" if "seed" in known else ""
+    if known.get("disjoint"):
+        entry = f" of entry {show(known['entry'])}" if known.get("entry") else ""
+        return (
+            f"disjoint balls{entry} at {known.get('bits')} bits: {known.get('claimed_ball')} and "
+            f"{known.get('reference_ball')}{seed}"
+        )
+    if "disjoint" in known:
+        return f"float64 ({known.get('why')}){seed}"
+    return ", ".join(f"{k} {show(v)}" for k, v in known.items())
+
+
+def marked_span(finding: Finding) -> tuple[int, int] | None:
+    """Return the part of the claim to point at: where it first leaves the card."""
+    span = finding.witnesses.get("diverges_at") or finding.span
+    if span is None or not 0 <= span[0] < span[1] <= len(finding.place.text):
+        return None
+    return int(span[0]), int(span[1])
 
 
 def show(value: Any) -> str:
@@ -342,6 +372,19 @@ def show(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(show, value)) + "]"
     return str(value)
+
+
+def before_repair(finding: Finding) -> str:
+    """Return the claim's right-hand side as the repair is printed, so that only edits differ."""
+    from minitransformer.verify.binding import sides
+    from minitransformer.verify.parser import CannotParse, parse
+    from minitransformer.verify.printing import to_latex
+
+    try:
+        _, claims, _ = sides(parse(finding.place.text)[0].expr)
+        return to_latex(claims[-1])
+    except (CannotParse, ValueError, TypeError, KeyError):
+        return " ".join(finding.place.text.split())
 
 
 def difference(before: str, after: str) -> Iterator[tuple[str, str, str]]:
@@ -404,9 +447,10 @@ def _marked(finding: Finding) -> Text:
     from rich.text import Text
 
     source = finding.place.text
-    if finding.span is None or not 0 <= finding.span[0] < finding.span[1] <= len(source):
+    span = marked_span(finding)
+    if span is None:
         return Text(" ".join(source.split()))
-    start, end = finding.span
+    start, end = span
     text = Text()
     for part, style in (
         (source[:start], ""),

@@ -100,7 +100,7 @@ def _steps(tree: Expr, card: Card, point: Point, result: Any) -> tuple[Step, ...
                 if whole:
                     return ()
                 continue
-            if node.op == "neg" and node.args[0].op == "number":
+            if node.op in ("neg", "transpose") and not node.args[0].args:
                 continue
             if node.op == "call" and node.value == "softmax" and np.ndim(value):
                 steps += _softmax(node, elaborator, evaluator)
@@ -119,7 +119,7 @@ def _softmax(node: Expr, elaborator: Elaborator, evaluator: Evaluator) -> list[S
     sums = exponentials.sum(-1)
     return [
         Step(call("exp", inner), exponentials, "each entry"),
-        Step(call("rowsum", call("exp", inner)), sums, "of each row"),
+        Step(call("rowsum", call("exp", inner)), sums),
     ]
 
 

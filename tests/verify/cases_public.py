@@ -60,12 +60,6 @@ CONVICT = [
     ),
     Case(
         "attention",
-        r"\mathrm{softmax}\left(\frac{QK^T}{\sqrt{h d_k}}\right)V",
-        "omihub777/ViT-CIFAR#11",
-        "the width of all h heads together",
-    ),
-    Case(
-        "attention",
         "softmax(Q @ K.T, axis=0) / sqrt(d_k) @ V",
         "nerminnuraydogan/vision-transformer#1",
         "softmax over the queries",
