@@ -32,6 +32,7 @@ from .random import (
 )
 from .threads import (
     blocks,
+    even_blocks,
     get_num_threads,
     map_blocks,
     row_blocks,
@@ -49,6 +50,7 @@ __all__ = [
     "blocks",
     "default_dtype",
     "device_of",
+    "even_blocks",
     "get_num_threads",
     "get_random_state",
     "initial_seed",

@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,8 +26,9 @@ Block = TypeVar("Block")
 _num_threads = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
-_pool: ThreadPoolExecutor | None = None
-_inside = threading.local()  # set in a worker: blocks inside blocks run in place
+_workers = 0
+_jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+_inside = threading.local()  # set while a thread works on blocks
 
 
 def get_num_threads() -> int:
@@ -43,12 +44,13 @@ def set_num_threads(n: int) -> None:
     ValueError
         If `n` is not positive.
     """
-    global _num_threads, _pool
+    global _num_threads
     if n < 1:
         raise ValueError(f"set_num_threads needs a positive number, found {n}")
-    if n != _num_threads and _pool is not None:
-        _pool.shutdown()
-        _pool = None
+    if n < _num_threads:
+        for _ in range(_workers):
+            _jobs.put(None)
+        _forget_pool()
     _num_threads = int(n)
 
 
@@ -61,6 +63,44 @@ def blocks(n: int, size: int) -> list[slice]:
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+class _Job:
+    """Items to work through, shared by the caller and whichever helpers wake in time."""
+
+    __slots__ = ("error", "finished", "items", "left", "lock", "ticket", "work")
+
+    def __init__(self, work: Callable[[Any], Any], items: Sequence[Any]) -> None:
+        self.work = work
+        self.items = items
+        self.ticket = itertools.count()  # next() is atomic: each item is taken once
+        self.left = len(items)
+        self.lock = threading.Lock()
+        self.finished = threading.Lock()
+        self.finished.acquire()
+        self.error: BaseException | None = None
+
+    def take(self) -> None:
+        """Work on items until none is left; whoever finishes the last one says so."""
+        done, n = 0, len(self.items)
+        before = getattr(_inside, "worker", False)
+        _inside.worker = True
+        try:
+            with np.errstate(all="ignore"):  # a setting of the thread, not of the process
+                while (i := next(self.ticket)) < n:
+                    done += 1
+                    self.work(self.items[i])
+        except BaseException as error:
+            self.error = error
+            while next(self.ticket) < n:  # nobody starts another item
+                done += 1
+        finally:
+            _inside.worker = before
+            if done:
+                with self.lock:
+                    self.left -= done
+                    if self.left == 0:
+                        self.finished.release()
 
 
 def run_blocks(work: Callable[[Block], Any], items: Sequence[Block]) -> None:
@@ -77,38 +117,45 @@ def run_blocks(work: Callable[[Block], Any], items: Sequence[Block]) -> None:
     items : sequence
         What there is to do; its order is the order in which work starts.
     """
-    with single_threaded_blas(), np.errstate(all="ignore"):
-        helpers = min(_num_threads, len(items)) - 1
-        if helpers < 1 or getattr(_inside, "worker", False):
-            for item in items:
-                work(item)
+    helpers = min(_num_threads, len(items)) - 1
+    if getattr(_inside, "worker", False):  # blocks inside blocks run in place
+        for item in items:
+            work(item)
+        return
+    with single_threaded_blas():
+        if helpers < 1:
+            with np.errstate(all="ignore"):
+                for item in items:
+                    work(item)
             return
-        ticket = itertools.count()  # next() is atomic: each item is taken once
-
-        def take() -> None:
-            _inside.worker = True
-            try:
-                with np.errstate(all="ignore"):  # a setting of the thread, not of the process
-                    while (i := next(ticket)) < len(items):
-                        work(items[i])
-            except BaseException:
-                for _ in zip(range(len(items)), ticket):  # nobody starts another item
-                    pass
-                raise
-            finally:
-                _inside.worker = False
-
-        futures = [_executor().submit(take) for _ in range(helpers)]
-        try:
-            take()
-        finally:
-            errors = [future.exception() for future in futures]
-        for error in errors:
-            if error is not None:
-                raise error
+        # A helper takes tens of microseconds to wake. The caller starts at once, and waits
+        # for the items that helpers took, not for helpers that came too late.
+        job = _Job(work, items)
+        _wake(helpers, job)
+        job.take()
+        job.finished.acquire()
+        if job.error is not None:
+            raise job.error
 
 
-ELEMENTS = 32768  # of one elementwise block: 128 KiB of float32, a few of which fit a core's cache
+# Elements of one block. Shorter ones make threads queue for the interpreter lock between
+# NumPy calls; longer ones leave the core's cache.
+ELEMENTS = 1 << 17
+
+
+def even_blocks(n: int, size: int) -> list[slice]:
+    """Return slices that cover ``range(n)``, of about `size` and nearly equal.
+
+    More than one are an even number, so that two threads end together.
+
+    Examples
+    --------
+    >>> even_blocks(6, 4)
+    [slice(0, 3, None), slice(3, 6, None)]
+    """
+    pieces = -(-n // max(1, size))
+    pieces += pieces % 2 if pieces > 1 else 0
+    return blocks(n, -(-n // max(1, pieces))) if n else []
 
 
 def row_blocks(n_rows: int, width: int, like: Array) -> list[slice]:
@@ -118,7 +165,7 @@ def row_blocks(n_rows: int, width: int, like: Array) -> list[slice]:
     """
     if not isinstance(like, np.ndarray):
         return [slice(0, n_rows)]
-    return blocks(n_rows, max(1, ELEMENTS // max(1, width)))
+    return even_blocks(n_rows, max(1, ELEMENTS // max(1, width)))
 
 
 def run_rows(work: Callable[[slice], Any], n_rows: int, width: int, like: Array) -> None:
@@ -153,28 +200,38 @@ def map_blocks(function: Callable[..., Array], *arrays: Array) -> Array:
     if first.size <= ELEMENTS or not isinstance(first, np.ndarray):
         return silent(*arrays)
     flat = [np.ascontiguousarray(a).reshape(-1) for a in arrays]
-    head, *rest = blocks(first.size, ELEMENTS)
-    start = silent(*[a[head] for a in flat])
-    out = np.empty(first.size, start.dtype)
-    out[head] = start
+    out = np.empty(first.size, silent(*[a[:1] for a in flat]).dtype)
 
     def work(b: slice) -> None:
         out[b] = silent(*[a[b] for a in flat])
 
-    run_blocks(work, rest)
+    run_blocks(work, even_blocks(first.size, ELEMENTS))
     return out.reshape(first.shape)
 
 
-def _executor() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(max(1, _num_threads - 1), thread_name_prefix="minitransformer")
-    return _pool
+def _wake(helpers: int, job: _Job) -> None:
+    """Offer a job to `helpers` threads, starting those that do not run yet."""
+    global _workers
+    while _workers < helpers:
+        _workers += 1
+        name = f"minitransformer-{_workers}"
+        threading.Thread(target=_help, args=(_jobs,), name=name, daemon=True).start()
+    for _ in range(helpers):
+        _jobs.put(job)
+
+
+def _help(jobs: queue.SimpleQueue[_Job | None]) -> None:
+    while True:
+        job = jobs.get()
+        if job is None:
+            return
+        job.take()
+        del job  # a waiting thread must not keep arrays alive
 
 
 def _forget_pool() -> None:
-    global _pool
-    _pool = None
+    global _workers, _jobs
+    _workers, _jobs = 0, queue.SimpleQueue()
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork

@@ -1,0 +1,258 @@
+"""The kernels to time: inputs, our call, PyTorch's call, and what the work costs at least."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, Key
+from ..kernels.activation import gelu_backward, gelu_forward
+from ..kernels.attention import attention_backward, attention_forward
+from ..kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from ..kernels.dropout import dropout_backward, dropout_forward
+from ..kernels.embedding import embedding_backward, embedding_forward
+from ..kernels.feed_forward import feed_forward_backward, feed_forward_forward
+from ..kernels.layer_norm import layer_norm_backward, layer_norm_forward
+from ..kernels.linear import linear_backward, linear_forward
+from ..kernels.rms_norm import rms_norm_backward, rms_norm_forward
+from ..kernels.softmax import softmax_backward, softmax_forward
+
+
+class Workload(NamedTuple):
+    """One kernel at one size.
+
+    Parameters
+    ----------
+    kernel : str
+        Name of the kernel.
+    size : str
+        The size, in the letters of the shape legend.
+    forward, backward : callable
+        The pair.
+    inputs : tuple of array
+        Positional arguments.
+    options : dict
+        Keyword arguments.
+    reference : callable
+        ``reference(torch, *tensors)``: the same in PyTorch.
+    flops : float
+        Floating-point operations of the forward pass that no method can avoid.
+    backward_flops : float
+        The same of the backward pass.
+    """
+
+    kernel: str
+    size: str
+    forward: Callable[..., tuple[Any, Any]]
+    backward: Callable[..., tuple[Any, ...]]
+    inputs: tuple[Any, ...]
+    options: dict[str, Any]
+    reference: Callable[..., Any]
+    flops: float
+    backward_flops: float
+
+    def to(self, convert: Callable[[Any], Any]) -> Workload:
+        """Return the workload with every input array converted, as to a device."""
+        moved = tuple(convert(x) if isinstance(x, np.ndarray) else x for x in self.inputs)
+        return self._replace(inputs=moved)
+
+    def bytes(self, out: Any, *, backward: bool) -> int:
+        """Return the bytes that must move: every array once, in and out."""
+        arrays = sum(x.nbytes for x in self.inputs if hasattr(x, "nbytes"))
+        moved = int(arrays + out.nbytes)
+        return 2 * moved if backward else moved
+
+
+# Rows B · T of the three models: (B, T, D, H, V)
+MODELS = {
+    "0.8M": (12, 64, 128, 4, 65),
+    "10.8M": (8, 256, 384, 6, 65),
+    "124M": (4, 64, 768, 12, 50304),
+}
+
+
+def workloads(
+    kernels: list[str] | None = None, models: list[str] | None = None, *, dtype: Any = np.float32
+) -> list[Workload]:
+    """Return the workloads of the named kernels at the sizes of the named models.
+
+    Parameters
+    ----------
+    kernels : list of str, optional
+        Of `KERNELS`; all if not given.
+    models : list of str, optional
+        Of `MODELS`; all if not given.
+    dtype : dtype
+        Of the floating-point inputs.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown; the message lists those there are.
+    """
+    for kind, asked, known in (("kernel", kernels, KERNELS), ("model", models, MODELS)):
+        for name in asked or ():
+            if name not in known:
+                raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
+    found: dict[tuple[str, str], Workload] = {}
+    for kernel in kernels or KERNELS:
+        for model in models or MODELS:
+            for w in KERNELS[kernel](*MODELS[model], np.dtype(dtype)):
+                found.setdefault((w.kernel, w.size), w)
+    return list(found.values())
+
+
+def _normal(shape: tuple[int, ...], dtype: Any, scale: float = 1.0) -> Array:
+    rng = np.random.default_rng(math.prod(shape))
+    return (rng.standard_normal(shape, np.float32) * scale).astype(dtype)
+
+
+def attention_workload(B: int, H: int, T: int, E: int, dtype: Any) -> Workload:
+    """Return causal attention over `T` positions."""
+    products = 2.0 * B * H * T * T * E / 2  # one product of the lower triangle
+    return Workload(
+        "attention", f"B{B} H{H} T{T} E{E} causal",
+        attention_forward, attention_backward,
+        (*(_normal((B, H, T, E), dtype) for _ in range(3)), None), {"is_causal": True},
+        lambda torch, Q, K, V, mask: torch.nn.functional.scaled_dot_product_attention(
+            Q, K, V, is_causal=True
+        ),
+        2 * products, 5 * products,
+    )  # fmt: skip
+
+
+def _attention(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+    lengths = [T] if T != 256 else [T, 1024]
+    return [attention_workload(B if t == T else 1, H, t, D // H, dtype) for t in lengths]
+
+
+def layer_norm_workload(N: int, D: int, dtype: Any) -> Workload:
+    """Return layer normalisation of `N` rows."""
+    return Workload(
+        "layer_norm", f"N{N} D{D}", layer_norm_forward, layer_norm_backward,
+        (_normal((N, D), dtype), _normal((D,), dtype), _normal((D,), dtype)), {},
+        lambda torch, x, w, b: torch.nn.functional.layer_norm(x, w.shape, w, b),
+        7.0 * N * D, 14.0 * N * D,
+    )  # fmt: skip
+
+
+def _layer_norm(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+    return [layer_norm_workload(B * T, D, dtype)]
+
+
+def _rms_norm(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+    N = B * T
+    return [Workload(
+        "rms_norm", f"N{N} D{D}", rms_norm_forward, rms_norm_backward,
+        (_normal((N, D), dtype), _normal((D,), dtype)), {},
+        lambda torch, x, w: torch.nn.functional.rms_norm(x, w.shape, w),
+        4.0 * N * D, 10.0 * N * D,
+    )]  # fmt: skip
+
+
+def _softmax(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+    N = B * H * T
+    return [Workload(
+        "softmax", f"N{N} S{T}", softmax_forward, softmax_backward,
+        (_normal((N, T), dtype),), {},
+        lambda torch, x: torch.nn.functional.softmax(x, -1),
+        5.0 * N * T, 4.0 * N * T,
+    )]  # fmt: skip
+
+
+def feed_forward_workload(N: int, D: int, F: int, dtype: Any) -> Workload:
+    """Return the position-wise network with GELU in its tanh form."""
+    def reference(torch: Any, x: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> Any:
+        f = torch.nn.functional
+        return f.linear(f.gelu(f.linear(x, w1, b1), approximate="tanh"), w2, b2)
+
+    scale = D**-0.5
+    return Workload(
+        "feed_forward", f"N{N} D{D} F{F} gelu_tanh", feed_forward_forward, feed_forward_backward,
+        (_normal((N, D), dtype), _normal((F, D), dtype, scale), _normal((F,), dtype),
+         _normal((D, F), dtype, scale), _normal((D,), dtype)), {"activation": "gelu_tanh"},
+        reference, 4.0 * N * D * F, 8.0 * N * D * F,
+    )  # fmt: skip
+
+
+def _feed_forward(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+    return [feed_forward_workload(B * T, D, 4 * D, dtype)]
+
+
+def cross_entropy_workload(N: int, V: int, dtype: Any) -> Workload:
+    """Return softmax and cross-entropy against class numbers."""
+    target = np.random.default_rng(0).integers(0, V, N)
+    return Workload(
+        "cross_entropy", f"N{N} V{V}", cross_entropy_forward, cross_entropy_backward,
+        (_normal((N, V), dtype), target, None), {},
+        lambda torch, x, y, weight: torch.nn.functional.cross_entropy(x, y),
+        4.0 * N * V, 4.0 * N * V,
+    )  # fmt: skip
+
+
+def _cross_entropy(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+    return [cross_entropy_workload(B * T, V, dtype)]
+
+
+def _linear(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+    N = B * T
+    sizes = [(D, 3 * D), (D, V)] if V > D else [(D, 3 * D)]
+    return [
+        Workload(
+            "linear", f"N{N} in{i} out{o}", linear_forward, linear_backward,
+            (_normal((N, i), dtype), _normal((o, i), dtype, i**-0.5), _normal((o,), dtype)), {},
+            lambda torch, x, w, b: torch.nn.functional.linear(x, w, b),
+            2.0 * N * i * o, 4.0 * N * i * o,
+        )
+        for i, o in sizes
+    ]  # fmt: skip
+
+
+def _embedding(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+    ids = np.random.default_rng(0).integers(0, V, (B, T))
+    return [Workload(
+        "embedding", f"N{B * T} V{V} D{D}", embedding_forward, embedding_backward,
+        (ids, _normal((V, D), dtype)), {},
+        lambda torch, ids, weight: torch.nn.functional.embedding(ids, weight),
+        0.0, 1.0 * B * T * D,
+    )]  # fmt: skip
+
+
+def _gelu(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+    n = 4 * B * T * D
+    x = _normal((B * T, 4 * D), dtype)
+    return [
+        Workload(
+            kernel, f"N{B * T} F{4 * D}", gelu_forward, gelu_backward, (x,),
+            {"approximate": form},
+            lambda torch, x, form=form: torch.nn.functional.gelu(x, approximate=form),
+            10.0 * n, 20.0 * n,
+        )
+        for kernel, form in (("gelu", "none"), ("gelu_tanh", "tanh"))
+    ]  # fmt: skip
+
+
+def _dropout(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+    return [Workload(
+        "dropout", f"N{B * T} D{D} p0.1", dropout_forward, dropout_backward,
+        (_normal((B * T, D), dtype),), {"p": 0.1, "key": Key(0)},
+        lambda torch, x: torch.nn.functional.dropout(x, 0.1),
+        1.0 * B * T * D, 1.0 * B * T * D,
+    )]  # fmt: skip
+
+
+KERNELS: dict[str, Callable[..., list[Workload]]] = {
+    "attention": _attention,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "softmax": _softmax,
+    "feed_forward": _feed_forward,
+    "cross_entropy": _cross_entropy,
+    "linear": _linear,
+    "embedding": _embedding,
+    "gelu": _gelu,
+    "dropout": _dropout,
+}
