@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -24,11 +23,10 @@ LISTS = pytest.StashKey[dict]()
 
 
 @pytest.fixture(autouse=True)
-def _fixed_seeds() -> Iterator[None]:
+def _fixed_seeds() -> None:
     """Every test starts from the same random numbers, whatever ran before it."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - for libraries that draw from the global generator
-    yield
 
 
 def pytest_configure(config: pytest.Config) -> None:

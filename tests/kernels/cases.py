@@ -41,7 +41,7 @@ class Problem:
 
     def __repr__(self) -> str:
         shapes = [None if a is None else (a.shape, a.dtype.name) for a in self.arrays]
-        return f"Problem({shapes}, {self.options}, {self.extras}, layouts={self.layouts}, seed={self.seed})"
+        return f"Problem({shapes}, {self.options}, {self.extras}, {self.layouts}, {self.seed})"
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Case:
     inert
         Positions of floating inputs that have no gradient.
     terms
-        From the arrays, the options and what arrives, the size of the terms that cancel in each
-        gradient, where they can cancel altogether: the rule's scale is at least that.
+        From the arrays, the options and what arrives, the size of the terms that may cancel in
+        the output and in each gradient: the rule's scale is at least that.
     differences
         Whether finite differences of the reference give the gradient of a problem.
     """
@@ -82,7 +82,7 @@ class Case:
     published: bool = False
     naive: Callable[..., Any] | None = None
     inert: tuple[int, ...] = ()
-    terms: Callable[..., tuple[float, ...]] | None = None
+    terms: Callable[..., tuple[float, tuple[float, ...]]] | None = None
     differences: Callable[[Problem], bool] = lambda problem: True
 
     def __repr__(self) -> str:
@@ -612,12 +612,12 @@ def torch_attention(
 
 def attention_terms(
     arrays: Sequence[Array | None], options: dict[str, Any], dout: Array
-) -> tuple[float, ...]:
+) -> tuple[float, tuple[float, ...]]:
     """With one key the softmax cannot move: dP - D is zero, the rest of terms of this size."""
     Q, K, V, _ = arrays
     scale = options["scale"] or 1 / math.sqrt(max(1, Q.shape[-1]))
     dP = largest(np.abs(dout).sum(-1)) * largest(V)
-    return (dP * largest(K) * scale, dP * largest(Q) * scale, 0.0, dP)
+    return 0.0, (dP * largest(K) * scale, dP * largest(Q) * scale, 0.0, dP)
 
 
 # Feed-forward ------------------------------------------------------------------------------
@@ -649,6 +649,51 @@ def feed_forward_problems(draw: Any) -> Problem:
     )
     options = {"activation": draw(activations if biases else smooth_activations)}
     return repeat_where_broadcast(Problem(arrays, options, draw(layouts_of(5)), draw(seeds)))
+
+
+def _sizes(*arrays: Array | None) -> list[Array | None]:
+    return [None if a is None else np.abs(a) for a in arrays]
+
+
+def feed_forward_terms(
+    arrays: Sequence[Array | None], options: dict[str, Any], dout: Array
+) -> tuple[float, tuple[float, ...]]:
+    """The sums of absolute values: no activation exceeds its argument, no slope exceeds 1.13."""
+    x, w1, b1, w2, b2 = _sizes(*arrays)
+    dout = np.abs(dout)
+    hidden = ref.linear(x, w1, b1)
+    da = dout @ w2
+    flat = [v.reshape(-1, v.shape[-1]) for v in (x, hidden, da, dout)]
+    return largest(ref.linear(hidden, w2, b2)), (
+        largest(da @ w1),
+        largest(flat[2].T @ flat[0]),
+        largest(flat[2].sum(0)),
+        largest(flat[3].T @ flat[1]),
+        largest(flat[3].sum(0)),
+    )
+
+
+def gated_terms(
+    arrays: Sequence[Array | None], options: dict[str, Any], dout: Array
+) -> tuple[float, tuple[float, ...]]:
+    x, w_gate, w_up, w_down = _sizes(*arrays)
+    dout = np.abs(dout)
+    gate, up = ref.linear(x, w_gate, None), ref.linear(x, w_up, None)
+    ds = dout @ w_down
+    flat = [v.reshape(-1, v.shape[-1]) for v in (x, ds * up, ds * gate, dout, gate * up)]
+    return largest(ref.linear(gate * up, w_down, None)), (
+        largest((ds * up) @ w_gate) + largest((ds * gate) @ w_up),
+        largest(flat[1].T @ flat[0]),
+        largest(flat[2].T @ flat[0]),
+        largest(flat[3].T @ flat[4]),
+    )
+
+
+def activation_terms(
+    arrays: Sequence[Array | None], options: dict[str, Any], dout: Array
+) -> tuple[float, tuple[float, ...]]:
+    """1 + erf(x) cancels far below zero, in everyone's float."""
+    return largest(arrays[0]), (largest(dout),)
 
 
 @st.composite
@@ -761,6 +806,7 @@ def _formulas() -> list[Case]:
             "F.gelu",
             published=True,
             naive=ref.naive_gelu,
+            terms=activation_terms,
         ),
         Case("silu", "activation", unary(mixed_signs), ref.silu, F.silu, "F.silu", published=True),
         Case(
@@ -820,6 +866,7 @@ def _formulas() -> list[Case]:
             "",
             published=True,
             naive=functools.partial(ref.feed_forward, activations=ref.NAIVE_ACTIVATIONS),
+            terms=feed_forward_terms,
         ),
         Case(
             "gated_feed_forward",
@@ -830,6 +877,7 @@ def _formulas() -> list[Case]:
             "",
             published=True,
             naive=functools.partial(ref.gated_feed_forward, activations=ref.NAIVE_ACTIVATIONS),
+            terms=gated_terms,
         ),
         Case(
             "embedding",
@@ -935,10 +983,12 @@ def indexings(draw: Any) -> Problem:
     )
 
 
+def _torch_indices(index: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(torch.from_numpy(np.array(i)) if isinstance(i, np.ndarray) else i for i in index)
+
+
 def _torch_index(x: Any, *, index: tuple[Any, ...]) -> Any:
-    return x[
-        tuple(torch.from_numpy(np.array(i)) if isinstance(i, np.ndarray) else i for i in index)
-    ]
+    return x[_torch_indices(index)]
 
 
 @st.composite
@@ -1035,7 +1085,7 @@ def assign(x: Array, value: Array, *, index: Any, inner: Any) -> Array:
 
 def _torch_assign(x: Any, value: Any, *, index: Any, inner: Any) -> Any:
     out = x.clone()
-    index = tuple(torch.from_numpy(np.array(i)) if isinstance(i, np.ndarray) else i for i in index)
+    index = _torch_indices(index)
     part = out if inner is None else out[index]
     part[index if inner is None else inner] = value
     return out

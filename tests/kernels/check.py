@@ -208,23 +208,22 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
     outs = as_tuple(out)
     assert isinstance(saved, tuple), f"saved is {type(saved).__name__}, not a tuple"
     assert len(outs) == len(exact), f"{len(outs)} outputs, reference {len(exact)}"
-    units = {"forward": 0.0, "backward": 0.0, "torch forward": 0.0, "torch backward": 0.0}
-    for i, (ours, truth, plain) in enumerate(zip(outs, exact, naive)):
-        assert isinstance(ours, np.ndarray | np.generic), f"output {i} is {type(ours).__name__}"
-        if ours.dtype.kind == "f":
-            assert ours.dtype == dtype, f"output {i} is {ours.dtype} for {dtype} inputs"
-            truth, plain = np.asarray(truth, np.float64), np.asarray(plain, np.float32)
-        also = [(truths[i], plains[i]) for truths, plains in others_out]
-        also = [(np.asarray(t, np.float64), np.asarray(p)) for t, p in also]
-        found = assert_close(
-            ours, np.asarray(truth), np.asarray(plain), "forward", f"output {i}", also
-        )
-        units["forward"] = max(units["forward"], found)
-
-    # backward
     values = [
         upstream(o.shape, problem, i) if o.dtype.kind == "f" else None for i, o in enumerate(outs)
     ]
+    size, sizes = 0.0, (0.0,) * len(inputs)
+    if case.terms is not None:
+        size, sizes = case.terms(doubles, options, values[0])
+    units = {"forward": 0.0, "backward": 0.0, "torch forward": 0.0, "torch backward": 0.0}
+    for i, ours in enumerate(outs):
+        assert isinstance(ours, np.ndarray | np.generic), f"output {i} is {type(ours).__name__}"
+        if ours.dtype.kind == "f":
+            assert ours.dtype == dtype, f"output {i} is {ours.dtype} for {dtype} inputs"
+        truth, plain, also = compared(i, exact, naive, others_out)
+        found = assert_close(ours, truth, plain, "forward", f"output {i}", also, size)
+        units["forward"] = max(units["forward"], found)
+
+    # backward
     layout = problem.layouts[-1] if problem.layouts else "contiguous"
     douts = [None if v is None else lay_out(v, layout, dtype) for v in values]
     dout = tuple(douts) if isinstance(out, tuple) else douts[0]
@@ -249,7 +248,6 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
 
     # PyTorch
     if case.torch is not None:
-        terms = case.terms(doubles, options, values[0]) if case.terms else ()
         truth64 = run_torch(case, doubles, options, values)
         torch32 = run_torch(case, singles, options, values)
         if not others and any(a is not None and 0 < a.size < FEW for a in inputs):
@@ -258,13 +256,10 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
             tuple(run_torch(case, arrays, options, arriving).grads for arrays in pair_of_arrays)
             for pair_of_arrays, arriving in zip(others, other_upstreams(values, problem.seed))
         ]
-        for i, (theirs, truth, plain) in enumerate(zip(torch32.outs, exact, naive)):
+        for i, theirs in enumerate(torch32.outs):
             if theirs.dtype.kind == "f" and dtype == np.float32:
-                also = [(truths[i], plains[i]) for truths, plains in others_out]
-                also = [(np.asarray(t, np.float64), np.asarray(p)) for t, p in also]
-                bound = _units(
-                    theirs, np.asarray(truth, np.float64), np.asarray(plain), "forward", also
-                )
+                truth, plain, also = compared(i, exact, naive, others_out)
+                bound = _units(theirs, truth, plain, "forward", also, size)
                 units["torch forward"] = max(units["torch forward"], bound)
             elif theirs.dtype.kind != "f":
                 assert np.array_equal(outs[i], theirs), f"output {i} differs from PyTorch's"
@@ -276,16 +271,27 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
                 continue
             assert ours is not None, f"gradient {i} is None, PyTorch has one"
             also = [(truths[i], plains[i]) for truths, plains in others_grads]
-            size = terms[i] if terms else 0.0
-            found = assert_close(ours, truth, theirs, "backward", f"gradient {i}", also, size)
+            found = assert_close(ours, truth, theirs, "backward", f"gradient {i}", also, sizes[i])
             units["backward"] = max(units["backward"], found)
             if dtype == np.float32:
-                bound = _units(theirs, truth, theirs, "backward", also, size)
+                bound = _units(theirs, truth, theirs, "backward", also, sizes[i])
                 units["torch backward"] = max(units["torch backward"], bound)
 
     if dtype == np.float64 and case.differences(problem):
         check_by_differences(case, doubles, options, values, grads, problem.seed)
     return units
+
+
+def compared(i: int, exact: Any, naive: Any, others: Any) -> tuple[Array, Array, list[Any]]:
+    """Output number `i`: the truth in float64, the naive form, and both for the neighbours."""
+
+    def typed(truth: Any, plain: Any) -> tuple[Array, Array]:
+        truth, plain = np.asarray(truth), np.asarray(plain)
+        if truth.dtype.kind == "f":
+            truth, plain = truth.astype(np.float64), plain.astype(np.float32)
+        return truth, plain
+
+    return (*typed(exact[i], naive[i]), [typed(truths[i], plains[i]) for truths, plains in others])
 
 
 def _units(
