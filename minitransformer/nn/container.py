@@ -57,8 +57,7 @@ class _Numbered(Module):
         self.add_module(str(len(self)), module)
         return self
 
-    def extend(self, modules: Iterable[Module]) -> Any:
-        """Add several modules at the end and return the container."""
+    def _append_all(self, modules: Iterable[Module]) -> Any:
         if not isinstance(modules, Iterable):
             raise TypeError(
                 f"{self._get_name()}.extend should be called with an iterable, but got "
@@ -113,6 +112,10 @@ class Sequential(_Numbered):
     def _of(self, items: list[tuple[str, Any]]) -> Sequential:
         return type(self)(OrderedDict(items))
 
+    def extend(self, sequential: Iterable[Module]) -> Any:
+        """Add several modules at the end and return the container."""
+        return self._append_all(sequential)
+
     def forward(self, input: Any) -> Any:
         """Apply the modules in order."""
         for module in self._modules.values():
@@ -148,6 +151,10 @@ class ModuleList(_Numbered):
         super().__init__()
         if modules is not None:
             self.extend(modules)
+
+    def extend(self, modules: Iterable[Module]) -> Any:
+        """Add several modules at the end and return the list."""
+        return self._append_all(modules)
 
     def _of(self, items: list[tuple[str, Any]]) -> ModuleList:
         return type(self)(module for _, module in items)

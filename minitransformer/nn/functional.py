@@ -1218,6 +1218,7 @@ def scaled_dot_product_attention(
         scale=scale,
         dropout_p=dropout_p,
         key=next_key() if dropout_p > 0.0 else None,
+        mask_gradient=attn_mask is not None and attn_mask.requires_grad,
     )
     return out.squeeze(0) if dims == 2 else out  # type: ignore[no-any-return]
 
@@ -1462,6 +1463,7 @@ def multi_head_attention_forward(
             is_causal=causal,
             dropout_p=dropout_p,
             key=next_key() if dropout_p > 0.0 else None,
+            mask_gradient=mask is not None and mask.requires_grad,
         )
     back = (0, 2, 1, 3) if batch_first else (2, 0, 1, 3)
     out = out.permute(*back).reshape(*query.shape[:2], D)

@@ -21,6 +21,7 @@ ADDED = {
 }
 EXTRA_ARGUMENTS = {
     "F.multi_head_attention_forward": {"batch_first"},  # keyword-only; spares transpositions
+    "nn.Module.forward": {"options"},  # a missing forward is named however it is called
 }
 
 

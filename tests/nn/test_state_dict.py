@@ -28,6 +28,7 @@ BUILDERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS.keys())
 def test_keys_shapes_and_values_travel_both_ways(build) -> None:  # noqa: ANN001
     ours, theirs = build(nn), build(torch.nn)
