@@ -53,7 +53,7 @@ def check(
     --------
     >>> check("softmax(Q @ K.T / sqrt(d_k)) @ V", "attention").holds
     True
-    >>> report = check(r"\\mathrm{softmax}(\\frac{QK^T}{d_k})V", "attention")
+    >>> report = check(r"\mathrm{softmax}(\frac{QK^T}{d_k})V", "attention")
     >>> report.status, report.findings[0].equals_instead
     (1, 'attention with scale 1/d_k')
     """
