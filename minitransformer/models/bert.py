@@ -373,7 +373,8 @@ class _WithPredictions(_BertBase):
 
     def score_words(self, hidden: Tensor) -> Tensor:
         """(B, L, D) to (B, L, V)."""
-        return self.predictions(hidden, self.bert.embeddings.word_embeddings.weight)
+        scores: Tensor = self.predictions(hidden, self.bert.embeddings.word_embeddings.weight)
+        return scores
 
     def word_loss(self, logits: Tensor, labels: Any) -> Tensor:
         """Mean cross-entropy where the label is not -100."""

@@ -181,9 +181,7 @@ class ViTConfig:
             hidden_size=size,
             num_hidden_layers=len(layers),
             num_attention_heads=size // 64,
-            intermediate_size=entries[
-                f"{root.replace('embeddings', 'encoder')}.layer.0.mlp.fc1.bias"
-            ].size,
+            intermediate_size=entries[inner].size,
             layer_norm_eps=1e-6,
             layer_scale=1.0,
         )
@@ -231,7 +229,8 @@ class PatchEmbeddings(nn.Module):
         h, w, side = height // self.patch, width // self.patch, self.patch
         x = pixels.reshape(batch, channels, h, side, w, side)
         x = x.permute(0, 2, 4, 1, 3, 5)  # (B, h, w, C, P, P)
-        return self.projection(x.reshape(batch, h * w, channels * side * side))
+        out: Tensor = self.projection(x.reshape(batch, h * w, channels * side * side))
+        return out
 
 
 class ViTEmbeddings(nn.Module):

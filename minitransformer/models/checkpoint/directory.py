@@ -60,6 +60,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: no such file or directory")
     with open(path, "rb") as file:
         head = file.read(64)
+    # Before the magic numbers: a header of 640 bytes begins as a pickle does.
+    if head[8:9] == b"{" and head[4:8] == bytes(4):
+        return read_safetensors(path)
     for magic, what in _REFUSED.items():
         if head.startswith(magic):
             raise CheckpointError(
@@ -67,8 +70,6 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
             )
     if head.startswith(b"GGUF"):
         return read_gguf(path)
-    if len(head) > 8 and head[8:9] == b"{":
-        return read_safetensors(path)
     if head[1:4] == b"\0\0\0" and head[6:] and head[6 : 6 + head[4]].endswith(b"\0"):
         return read_ctranslate2(path)
     if head[:1] == b"\x08":  # field 1 of ModelProto, the version, which exporters write first

@@ -110,6 +110,9 @@ class Checkpoint(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         return self.entries[name].read()
 
+    def __contains__(self, name: object) -> bool:  # the inherited one would read the array
+        return name in self.entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 

@@ -149,6 +149,15 @@ def test_a_header_longer_than_the_cap_is_not_read(tmp_path):
         read_safetensors(tmp_path / "m")
 
 
+def test_a_header_whose_length_looks_like_a_pickle(tmp_path):
+    """640 is ``80 02`` in the file, a pickle's first two bytes; such files were refused."""
+    text = json.dumps({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    for length in (0x0280, 0x0480, 0x8B1F):
+        padded = text + b" " * (length - len(text))
+        (tmp_path / "m").write_bytes(struct.pack("<Q", length) + padded + b"\x07")
+        assert read_all(tmp_path / "m")["a"].tolist() == [7]
+
+
 class Trap:
     def __reduce__(self):
         return (pytest.fail, ("the pickle was executed",))
