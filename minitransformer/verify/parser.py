@@ -43,9 +43,21 @@ CALL_LETTERS = frozenset("fghpPFGOℒ𝒪𝒩σφψΦΨΓδζ")
 _LABEL_CAPITALS = frozenset("QKVO")
 _BIG_KINDS = {"max": "max", "min": "min", "sup": "sup", "inf": "inf",
               "argmax": "argmax", "argmin": "argmin", "mean": "mean"}  # fmt: skip
-_CLOSING = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉", "|": "|", "‖": "‖", ".": "."}
+_CLOSING = {
+    "(": ")",
+    "[": "]",
+    "{": "}",
+    "⟨": "⟩",
+    "⌊": "⌋",
+    "⌈": "⌉",
+    "|": "|",
+    "‖": "‖",
+    ".": ".",
+}
 _GROUP_COMMANDS = {"frac": 2, "sqrt": 1, "binom": 2, "overset": 2, "underset": 2, "stackrel": 2}
-_MATRICES = {"matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "smallmatrix", "array"}
+_TRIGONOMETRIC = {"sin", "cos", "tan", "sinh", "cosh", "tanh"}
+# Functions that people write without parentheses, also in plain text.
+_REACHING = _TRIGONOMETRIC | {"log", "exp", "softmax", "sigmoid", "relu", "gelu", "erf", "trace"}
 _STEPS = {"aligned", "align", "align*", "split", "gather", "gather*", "gathered", "multline",
           "multline*", "equation", "equation*", "eqnarray", "eqnarray*", "alignat", "alignat*",
           "displaymath", "math", "alignedat", "flalign", "flalign*"}  # fmt: skip
@@ -143,6 +155,7 @@ class _Parser:
         self.depth = depth
         self.end = tokens[-1].span[1] if tokens else end
         self.pos = 0
+        self.after_in = False  # right of ∈, where [a, b] is an interval
         self.bars: list[str] = []  # open | and ‖, and "(" for a call that may hold a |
         if depth > MAX_NESTING:
             raise CannotParse(f"more than {MAX_NESTING} groups inside each other", self.here())
@@ -212,8 +225,10 @@ class _Parser:
             raise CannotParse("no formula here", (0, self.end))
         if len(items) == 1 and not connectors[0]:
             return items[0]
-        if only_commas and not any(connectors) and not any(
-            i.op in ("relation", "chain") for i in items
+        if (
+            only_commas
+            and not any(connectors)
+            and not any(i.op in ("relation", "chain") for i in items)
         ):
             return _node("tuple", items)
         return _node("steps", items, tuple(connectors))
@@ -237,7 +252,16 @@ class _Parser:
             signs.append(sign.text)
             if self.peek().kind in ("end", "newline", "comma"):
                 raise CannotParse(f"nothing stands right of {sign.text}", sign.span)
+            self.after_in = sign.text == "∈"
             right = self.addition()
+            self.after_in = False
+            if (
+                right.op == "mul"
+                and len(right.args) == 3
+                and right.args[1].op == "ellipsis"
+                and (right.args[0].op == "number")
+            ):  # i = 1 ... n
+                right = replace(right, op="tuple")
             if self.at("comma") and self.peek(1).kind == "ellipsis":  # i = 1, ..., n
                 items = [right]
                 while self.at("comma"):
@@ -456,7 +480,11 @@ class _Parser:
             raise self.fail("a script is missing")
         if first.kind == "{":
             self.pos = self.skip_script(self.pos)
-            if self.tokens[self.pos - 1].kind != "}":
+            if (
+                self.pos > len(self.tokens)
+                or self.tokens[self.pos - 1].kind != "}"
+                or (self.pos == start + 1)
+            ):
                 raise CannotParse("a { is not closed", first.span)
             inside = list(self.tokens[start + 1 : self.pos - 1])
             return inside, (first.span[0], self.tokens[self.pos - 1].span[1])
@@ -502,18 +530,28 @@ class _Parser:
                 return self.gradient(span)
             if token.text == "i" and token.font == "upright":
                 return Expr("name", (), "ⅈ", span)
-            if plain and base[0].isalpha() and not self.at("_") and self.peek().kind == "number" and (
-                not self.peek().spaced and self.peek().text.isdigit() and self.adjacent()
+            if (
+                plain
+                and base[0].isalpha()
+                and not self.at("_")
+                and self.peek().kind == "number"
+                and (not self.peek().spaced and self.peek().text.isdigit() and self.adjacent())
             ):
                 digits = self.take()  # W1, typed without the underscore
                 base, span = f"{base}_{digits.text}", _joined(span, digits.span)
                 self.found.bare.add(base)
                 return self.maybe_call(Expr("name", (), base, span), base, upright, False)
-        if token.kind == "word" and base.lower() in FUNCTIONS and (
-            self.takes_argument() or self.at("_", "_")
+        if (
+            token.kind == "word"
+            and base.lower() in FUNCTIONS
+            and (
+                self.takes_argument()
+                or self.at("_")
+                or (canonical_function(base) in _REACHING and self.starts_factor())
+            )
         ):
             return self.function(canonical_function(base), span)
-        if token.kind == "letter" and base == "𝔼" or (
+        if base[0] == "𝔼" or (
             base in ("E", "𝕍") and (self.at("open", "[") or self._script_then_bracket())
         ):
             return self.expectation("var" if base == "𝕍" else "expect", span)
@@ -572,7 +610,7 @@ class _Parser:
                 candidate = self.script()
                 exponential = base == "e" and sub is None and not self._transposes(candidate[0])
                 if not exponential:
-                    found = self._label(base, candidate[0], plain or upright)
+                    found = self._label(base, candidate[0], sub is not None)
                     if found is None:
                         self.pos = mark
                         break
@@ -583,6 +621,9 @@ class _Parser:
                 sup, sup_first = candidate, sub is None
                 if exponential:
                     break
+            elif self.at("'") and self._prime_names(base):
+                base += "′"
+                span = _joined(span, self.take().span)
             else:
                 break
         if base == "e" and sup is not None and sub is None and not label:
@@ -591,6 +632,23 @@ class _Parser:
         if sup is not None:
             span = _joined(span, sup[1])
         return self.name_with(base, label, sub, span, force_call, upright)
+
+    def _prime_names(self, base: str) -> bool:
+        """Whether the prime after a name makes another name, and does not transpose."""
+        ahead = 1
+        while self.peek(ahead).kind == "'":
+            ahead += 1
+        after = self.peek(ahead)
+        if after.kind == "transpose" or ahead > 1:
+            return True
+        if after.kind == "^":
+            inside = self.tokens[self.pos + ahead + 1 : self.pos + ahead + 3]
+            if any(t.text in ("T", "⊤") for t in inside):
+                return True
+        as_transpose, as_name = "the prime transposes", "the prime makes another name"
+        if base[0].isupper():
+            return self.choices.pick("prime capital", as_transpose, as_name) == 1
+        return self.choices.pick("prime small", as_name, as_transpose) == 0
 
     def exponential(self, span: Span, sup: tuple[list[Token], Span]) -> Expr:
         """Read ``e^x``, and the ``e^S_i`` that is typeset as (e^S)_i."""
@@ -620,9 +678,7 @@ class _Parser:
     def _transposes(self, tokens: list[Token]) -> bool:
         return len(tokens) == 1 and tokens[0].text in ("⊤",)
 
-    def _label(
-        self, base: str, tokens: list[Token], symbol: bool
-    ) -> tuple[str, bool] | None:
+    def _label(self, base: str, tokens: list[Token], indexed: bool) -> tuple[str, bool] | None:
         """Return the label in a superscript, and whether a transpose follows it."""
         if not tokens:
             raise CannotParse("an empty superscript", self.here())
@@ -642,10 +698,12 @@ class _Parser:
                 return ("′" * len(token.text), False)
             if token.text in _LABEL_CAPITALS and base[0].isupper() and token.kind == "letter":
                 return (token.text, False)
+            if indexed and token.text in "QKV" and token.kind == "letter":  # a_{ij}^K
+                return (token.text, False)
             return None
         if kinds == {"'"}:
             return ("′" * len(tokens), False)
-        if texts[0] == "(" and texts[-1] == ")" and len(texts) == 3 and symbol:
+        if texts[0] == "(" and texts[-1] == ")" and len(texts) == 3:
             inner = tokens[1]
             if inner.kind in ("letter", "word", "number"):
                 if inner.text in self.facts.index_letters:
@@ -654,8 +712,10 @@ class _Parser:
                 return (f"({inner.text})", False)
         transposed = texts[-1] in ("⊤", "T") and kinds == {"letter"} and len(texts) > 1
         body = texts[:-1] if transposed else texts
-        if kinds == {"letter"} and base[0].isupper() and all(
-            len(t) == 1 and t.isascii() and t.isupper() for t in body
+        if (
+            kinds == {"letter"}
+            and base[0].isupper()
+            and all(len(t) == 1 and t.isascii() and t.isupper() for t in body)
         ):
             if len(body) == 1 and body[0] not in _LABEL_CAPITALS:
                 return None
@@ -672,6 +732,8 @@ class _Parser:
         upright: bool = False,
     ) -> Expr:
         """Build the name, or the indexed name, and its call."""
+        if label and set(label) == {"′"}:
+            base, label = base + label, ""
         full = f"{base}^{label}" if label else base
         if sub is None:
             self.found.bare.add(full)
@@ -689,8 +751,11 @@ class _Parser:
             b == base and (c or known & set(ls)) and not any(f"{b}_{x}" in LABELLED for x in ls)
             for b, ls, c in self.facts.subscripts
         )
-        indexed = not labelled and f"{base}_{text}" not in LABELLED and (
-            computes or bool(known & set(letters)) or array_base
+        capital = [x for x in letters if x.isupper() and x not in self.facts.bare]
+        indexed = (
+            not labelled
+            and f"{base}_{text}" not in LABELLED
+            and (computes or bool(known & set(letters)) or (array_base and not capital))
         )
         called = force_call or self._call_follows(spelled, upright)
         if indexed and not (called and not computes and not known & set(letters)):
@@ -782,10 +847,15 @@ class _Parser:
             return True
         if any(sum(t.kind == kind for t in inside) % 2 for kind in ("bar", "dbar")):
             return True
-        if len(inside) == 1 and inside[0].kind == "letter":
-            notes = (f"{name}({inside[0].text}) is a product",
-                     f"{name}({inside[0].text}) is a function's value")  # fmt: skip
-            return self.choices.pick(f"call {name}", *notes) == 1
+        if len(inside) == 1 and inside[0].kind == "letter":  # L(θ)
+            if name not in self.facts.bare:
+                return True
+            argument = inside[0].text
+            notes = (
+                f"{name}({argument}) is a function's value",
+                f"{name}({argument}) is a product",
+            )
+            return self.choices.pick(f"call {name}", *notes) == 0
         return False
 
     def maybe_call(self, node: Expr, name: str, upright: bool, force: bool) -> Expr:
@@ -828,9 +898,7 @@ class _Parser:
 
     def argument(self) -> Expr:
         token = self.peek()
-        if token.kind in ("word", "letter") and self.peek(1).text == "=" and token.text in (
-            "dim", "axis", "keepdim", "keepdims", "mask"
-        ):  # fmt: skip
+        if token.kind == "word" and self.peek(1).text == "=":  # dim=-1
             self.take()
             self.take()
             value = self.addition()
@@ -839,7 +907,7 @@ class _Parser:
         if self.at("bar"):
             self.take()
             rest = [node, self.relation()]
-            while self.at("comma"):
+            while self.at("comma") or self.at("semi"):
                 self.take()
                 rest.append(self.relation())
             return _node("given", rest)
@@ -880,11 +948,17 @@ class _Parser:
                 raise self.fail("a second script of the same kind")
         if name in _BIG_KINDS and sub is not None:
             return self.big(name, span, sub, sup)
+        if sup is not None and name[0].isupper():
+            found = self._label(name, sup[0], False)
+            if found is not None and not found[1]:
+                name, sup = f"{name}^{found[0]}", None
         keywords: list[Expr] = []
         if sub is not None:
             inner = self.child(sub[0], sub[1][1])
             if name == "log":
                 keywords = [Expr("keyword", (inner.whole(),), "base", sub[1])]
+            elif name == "swish":
+                keywords = [Expr("keyword", (inner.whole(),), "beta", sub[1])]
             elif name in FUNCTIONS.values():
                 text, letters, _, labelled = self.subscript_text(sub[0])
                 if labelled:
@@ -894,7 +968,8 @@ class _Parser:
                     self.found.forced_letters |= {x for x in letters if x.islower()}
                 keywords = [Expr("keyword", over, "over", sub[1])]
             else:
-                name = f"{name}_{self.subscript_text(sub[0])[0]}"
+                first, _, label = name.partition("^")
+                name = f"{first}_{self.subscript_text(sub[0])[0]}" + (f"^{label}" if label else "")
         if self.at("open", "(", "["):
             args = self.arguments()
             node = self.build_call(
@@ -926,7 +1001,10 @@ class _Parser:
         while self.starts_factor() and self.peek().kind not in ("func", "big", "ellipsis"):
             if self.peek().kind == "word" and self.peek().text.lower() in FUNCTIONS:
                 break
-            if factors[-1].op != "number" or len(factors) > 1:
+            counted = all(f.op == "number" for f in factors)
+            if not counted and factors[0].op not in ("name", "number"):
+                break  # log p(x) y, sin (a) b
+            if not counted and name not in _TRIGONOMETRIC:
                 all_of = f"{name} reaches over the whole product"
                 first = f"{name} reaches over the first factor only"
                 if self.choices.pick(f"reach {name}", all_of, first):
@@ -982,7 +1060,7 @@ class _Parser:
                 node = _node("transpose", (node,), None, _joined(node.span, token.span))
             elif token.kind == "'":
                 self.take()
-                node = self.primed(node, token)
+                node = _node("transpose", (node,), None, _joined(node.span, token.span))
             elif token.kind == "op" and token.text == "!":
                 self.take()
                 node = Expr("call", (node,), "factorial", _joined(node.span, token.span))
@@ -1001,8 +1079,11 @@ class _Parser:
                 self.found.forced_letters |= {x for x in letters if x.islower() and len(x) == 1}
                 indices = self.child(tokens, where[1]).indices()
                 node = _node("index", (node, *indices), None, _joined(node.span, where))
-            elif token.kind == "open" and token.text == "[" and node.op in ("name", "index") and (
-                self.adjacent() and not token.spaced
+            elif (
+                token.kind == "open"
+                and token.text == "["
+                and node.op in ("name", "index")
+                and (self.adjacent() and not token.spaced)
             ):
                 close = self.matching(self.pos)
                 if close is None:
@@ -1018,21 +1099,6 @@ class _Parser:
                 node = _node("index", (node, *indices), None, _joined(node.span, end))
             else:
                 return node
-
-    def primed(self, node: Expr, token: Token) -> Expr:
-        """Read ``K'``: a transpose for a capital, another name for a small letter."""
-        span = _joined(node.span, token.span)
-        transposed = _node("transpose", (node,), None, span)
-        if node.op != "name":
-            return transposed
-        other = replace(node, value=f"{node.value}′", span=span)
-        as_transpose, as_name = "the prime transposes", "the prime makes another name"
-        if str(node.value)[0].isupper():
-            way = self.choices.pick("prime capital", as_transpose, as_name)
-            return (transposed, other)[way]
-        way = self.choices.pick("prime small", as_name, as_transpose)
-        other = self.maybe_call(other, str(other.value), False, False)
-        return (other, transposed)[way]
 
     def raise_to(self, node: Expr, script: tuple[list[Token], Span]) -> Expr:
         tokens, where = script
@@ -1128,12 +1194,13 @@ class _Parser:
 
     def bracketed(self) -> Expr:
         """Parse ``(a)``, ``(a, b)``, ``[a; b]``, ``[1, 0]``, ``⟨a, b⟩``, ``⌊a⌋``."""
+        interval, self.after_in = self.after_in, False
         opening = self.take()
         if opening.text not in _CLOSING or opening.text == ".":
             raise CannotParse(f"{opening.text} opens nothing", opening.span)
         closing = _CLOSING[opening.text]
         saved, self.bars = self.bars, [opening.text] if opening.text in "|‖" else []
-        if opening.text in ("⟨", "{", "(") :
+        if opening.text in ("⟨", "{", "("):
             self.bars = ["("] if opening.text in "⟨{" else []
         self._deeper()
         items: list[Expr] = []
@@ -1160,6 +1227,8 @@ class _Parser:
         span = _joined(opening.span, end.span)
         if not items:
             raise CannotParse("empty brackets", span)
+        if interval and opening.text == "[" and separators == {"comma"} and len(items) == 2:
+            return Expr("call", tuple(items), "interval", span)
         return self.built(opening.text, end.text, items, separators, span)
 
     def built(
@@ -1254,6 +1323,16 @@ class _Parser:
                 variables = [str(condition.value)]
             elif condition.op in ("tuple", "mul") and all(a.op == "name" for a in condition.args):
                 variables = [str(a.value) for a in condition.args]
+            elif (
+                condition.op == "tuple"
+                and sup is not None
+                and condition.args[-1].op == "relation"
+                and condition.args[-1].value == "="
+                and all(a.op == "name" for a in (*condition.args[:-1], condition.args[-1].args[0]))
+            ):
+                last = condition.args[-1]
+                variables = [str(a.value) for a in (*condition.args[:-1], last.args[0])]
+                bounds = [last.args[1]]
             elif condition.op == "relation" and condition.value == "=" and (
                 condition.args[0].op == "name"
                 and sup is not None
@@ -1285,7 +1364,7 @@ class _Parser:
         self.depth -= 1
         node = body
         for index, variable in enumerate(reversed(variables or [""])):
-            args = (node, *bounds) if index == 0 else (node,)
+            args = (node, *bounds) if index == 0 or len(bounds) == 2 else (node,)
             node = Expr("big", args, (kind, variable or None), _joined(span, body.span))
         return node
 
@@ -1488,7 +1567,7 @@ class _Parser:
         if kind in ("cases", "dcases", "rcases"):
             return self.cases(self.rows(inside), span)
         if kind in _STEPS:
-            if kind.startswith("aligned") and inside and inside[0].kind == "open":
+            if kind.startswith("aligned") and [t.text for t in inside[:3:2]] == ["[", "]"]:
                 inside = inside[3:]
             if kind.startswith("alignat") and inside and inside[0].kind == "{":
                 inside = inside[self.child(inside, span[1]).skip_script(0) :]
@@ -1666,9 +1745,7 @@ def parse(text: str, macros: Mapping[str, Macro] | None = None) -> list[Reading]
                 return [Reading(_shifted(python, offset))]
         readings = _readings(text, macros)
     except CannotParse as error:
-        raise CannotParse(
-            error.message, (error.span[0] + offset, error.span[1] + offset)
-        ) from None
+        raise CannotParse(error.message, (error.span[0] + offset, error.span[1] + offset)) from None
     except RecursionError:
         raise CannotParse("a formula nested too deeply", (0, len(text))) from None
     return [replace(r, expr=_shifted(r.expr, offset)) for r in readings]

@@ -121,8 +121,10 @@ class _Latex:
             if node.op == "index":
                 base, letters, computes = self.pair(node)
                 natural = index_closure(pairs, forced)
-                if base and (computes or natural & set(letters)) and not any(
-                    f"{base}_{x}" in LABELLED for x in letters
+                if (
+                    base
+                    and (computes or natural & set(letters))
+                    and not any(f"{base}_{x}" in LABELLED for x in letters)
                 ):
                     self.bases.add(base)
         for node in root.walk():
@@ -359,8 +361,10 @@ class _Latex:
 
     def op_big(self, e: Expr) -> str:
         kind, variable = e.value
-        sign = "\\" + kind if kind in ("sum", "prod", "max", "min", "sup", "inf") else (
-            f"\\operatorname{{{kind}}}"
+        sign = (
+            "\\" + kind
+            if kind in ("sum", "prod", "max", "min", "sup", "inf")
+            else (f"\\operatorname{{{kind}}}")
         )
         scripts = f"_{{{self.name(variable)}}}" if variable else ""
         if len(e.args) == 2:
@@ -487,6 +491,8 @@ def _small(text: str, table: dict[str, str], mark: str) -> str:
 class _Unicode:
     def wrap(self, e: Expr, level: int) -> str:
         mine = _PRODUCT if e.op == "div" else _level(e)
+        if e.op == "name" and "^" in str(e.value) and level == _ATOM:
+            mine = _POSTFIX
         text = self.write(e)
         return f"({text})" if mine < level else text
 
@@ -587,10 +593,15 @@ class _Unicode:
         out = ""
         for position, arg in enumerate(e.args):
             text = self.wrap(arg, _FACTOR)
-            letters = position and re.fullmatch(r"[^\W\d_][ᵀ⁻¹₀-₉²³]*", text) and re.fullmatch(
-                r"[^\W\d_][ᵀ⁻¹₀-₉²³]*", out[-2:].strip() or "·"
+            letters = (
+                position
+                and re.fullmatch(r"[^\W\d_][ᵀ⁻¹₀-₉²³]*", text)
+                and re.fullmatch(r"[^\W\d_][ᵀ⁻¹₀-₉²³]*", out[-2:].strip() or "·")
             )
-            out += ("" if not position else "" if letters else " · ") + text
+            counted = (
+                position == 1 and e.args[0].op == "number" and arg.op in ("name", "pow", "index")
+            )
+            out += ("" if not position or letters or counted else " · ") + text
         return out
 
     def call(self, e: Expr) -> str:
@@ -833,9 +844,7 @@ def to_mathml(
     """
     target = mark
     if target is None and span is not None:
-        covering = [
-            e for e in expr.walk() if e.span[0] <= span[0] and span[1] <= e.span[1]
-        ]
+        covering = [e for e in expr.walk() if e.span[0] <= span[0] and span[1] <= e.span[1]]
         if covering:
             target = min(covering, key=lambda e: (e.span[1] - e.span[0], _size(e)))
     identical = target is not None and any(e is target for e in expr.walk())

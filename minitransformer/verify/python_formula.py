@@ -173,8 +173,10 @@ class _Reader:
         # A chain of one operator is flattened, iteratively: it may be long.
         operands: list[ast.expr] = [node.right]
         inner = node.left
-        while isinstance(inner, ast.BinOp) and type(inner.op) is operator and not (
-            operator in (ast.Div, ast.Pow, ast.Sub)
+        while (
+            isinstance(inner, ast.BinOp)
+            and type(inner.op) is operator
+            and not (operator in (ast.Div, ast.Pow, ast.Sub))
         ):
             operands.append(inner.right)
             inner = inner.left

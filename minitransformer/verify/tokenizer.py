@@ -109,7 +109,6 @@ LETTERS = GREEK | {
     "prime": "′",
     "partial": "∂",
     "nabla": "∇",
-    "forall": "∀",
     "checkmark": "✓",
     "perp": "⊥",
     "bot": "⊥",
@@ -334,7 +333,9 @@ _COMMANDS = {
 _DROP_ARGUMENT = {"label", "tag", "tag*", "hspace", "vspace", "phantom", "hphantom", "vphantom"}
 _DROP_ARGUMENT |= {"color", "footnote", "hspace*"}
 
-_SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓᵦᵧᵨᵩᵪ", "0123456789+-=()aehijklmnoprstuvxβγρφχ"))
+_SUBSCRIPTS = dict(
+    zip("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓᵦᵧᵨᵩᵪ", "0123456789+-=()aehijklmnoprstuvxβγρφχ")
+)
 _SUPERSCRIPTS = dict(
     zip(
         "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᴬᴮᴰᴱᴳᴴᴵᴶᴷᴸᴹᴺᴼᴾᴿᵀᵁⱽᵂꟴ",
@@ -436,6 +437,8 @@ FUNCTIONS = {
     "tril": "tril",
     "triu": "triu",
 }
+# Names that differ from a function by their capitals: layer normalisation is no logarithm.
+_NOT_FUNCTIONS = {"LN", "Norm", "Ln"}
 _WORDS = {
     "Attention", "attention", "attn", "Attn", "MultiHead", "MultiHeadAttention", "SelfAttention",
     "FFN", "MLP", "MHA", "MHSA", "MSA", "SDPA", "LayerNorm", "layernorm", "RMSNorm", "BatchNorm",
@@ -443,7 +446,7 @@ _WORDS = {
     "GLU", "GEGLU", "Concat", "scale", "mask", "Mask", "pos", "head", "heads", "model", "loss",
     "Loss", "Dropout", "dropout", "Linear", "Embedding", "output", "input", "hidden", "query",
     "key", "value", "score", "scores", "weights", "lrate", "step", "warmup", "MSE", "KL", "RMS",
-    "batch", "seq", "dim", "PE", "LN", "GeGLU", "RoPE", "BERT", "CE", "BLEU", "PPL", "axis", "std", "eps", "True", "False", "None", "otherwise", "if",
+    "batch", "seq", "dim", "PE", "LN", "TP", "TN", "FP", "FN", "BP", "GeGLU", "RoPE", "BERT", "CE", "BLEU", "PPL", "axis", "std", "eps", "True", "False", "None", "otherwise", "if",
 }  # fmt: skip
 SUBSCRIPT_WORDS = {
     "model", "head", "heads", "ff", "ffn", "max", "min", "in", "out", "hidden", "embed", "emb",
@@ -689,6 +692,8 @@ class _Tokenizer:
                 self.emit("'", "'", span, spaced)
             else:
                 self.emit("letter", LETTERS[name], span, spaced)
+        elif name == "forall":
+            self.emit("text", "for all", span, spaced)
         elif name in _OPERATORS:
             self.emit("op", _OPERATORS[name], span, spaced)
         elif name == "mid":
@@ -972,8 +977,10 @@ class _Tokenizer:
         start = self.pos - 1
         text = ""
         index = start
-        while index < len(self.raw) and len(self.raw[index].text) == 1 and (
-            self.raw[index].text in "0123456789." or (self.raw[index].text in "eE+-")
+        while (
+            index < len(self.raw)
+            and len(self.raw[index].text) == 1
+            and (self.raw[index].text in "0123456789." or (self.raw[index].text in "eE+-"))
         ):
             text += self.raw[index].text
             index += 1
@@ -994,6 +1001,9 @@ class _Tokenizer:
         while self._thousands():
             value += "".join(r.text for r in self.raw[self.pos + 3 : self.pos + 6])
             self.pos += 6
+        if len(value) > 1 and value.isdigit() and self._after_frac():  # \\frac12 is a half
+            value = value[0]
+            self.pos = start + 1
         one_digit = self.latex and self.out and self.out[-1].kind in ("^", "_") and value.isdigit()
         if one_digit and len(value) > 1:  # x^10 is x^1 0 for TeX, and rarely meant
             key = f"digits:{value}"
@@ -1002,6 +1012,11 @@ class _Tokenizer:
                 value = value[0]
                 self.pos = start + 1
         self.emit("number", value, (token.span[0], self.raw[self.pos - 1].span[1]), spaced)
+
+    def _after_frac(self) -> bool:
+        """Whether a bare argument of ``\\frac`` starts here."""
+        last = [t.text if t.kind == "cmd" else t.kind for t in self.out[-2:]]
+        return bool(last) and (last[-1] == "frac" or last == ["frac", "number"])
 
     def _thousands(self) -> bool:
         """Whether ``{,}ddd`` follows, TeX's thousands separator."""
@@ -1037,11 +1052,23 @@ class _Tokenizer:
         """Split a run of Latin letters into words and single symbols."""
         end = self.pos
         limit = min(len(self.raw), self.pos + 80)
-        while end < limit and len(self.raw[end].text) == 1 and self.raw[end].text.isascii() and (
-            self.raw[end].text.isalpha()
+        while (
+            end < limit
+            and len(self.raw[end].text) == 1
+            and self.raw[end].text.isascii()
+            and (self.raw[end].text.isalpha())
         ):
             end += 1
         raws = [token, *self.raw[self.pos : end]]
+        while end + 1 < limit and self.raw[end].text == r"\_" and self.raw[end + 1].text.isalnum():
+            end += 1  # step\_num is one identifier
+            while end < limit and len(self.raw[end].text) == 1 and self.raw[end].text.isalnum():
+                end += 1
+        if r"\_" in {r.text for r in self.raw[self.pos : end]}:
+            whole = token.text + "".join(r.text.lstrip("\\") for r in self.raw[self.pos : end])
+            self.pos = end
+            self.emit("word", whole, (token.span[0], self.raw[end - 1].span[1]), spaced)
+            return
         run = "".join(r.text for r in raws)
         following = next((r.text for r in self.raw[end : end + 2] if r.text != " "), "")
         paren = following in ("(", "\\left", "（") or following.startswith("\\big")
@@ -1084,6 +1111,8 @@ class _Tokenizer:
             return list(run)
         if len(run) == 2:
             return list(run)
+        if not re.fullmatch(r"[A-Z]?[a-z]+|[A-Z]{4,}", run) and len(run) < 5 and not paren:
+            return list(run)  # BAx
         product, one = f"{run} is a product of letters", f"{run} is one symbol"
         if len(run) > 3 or paren:
             return [list(run), [run]][1 - self.choices.pick(f"word:{run}", one, product)]
@@ -1126,6 +1155,8 @@ def canonical_function(name: str) -> str:
     >>> canonical_function("SoftMax"), canonical_function("LayerNorm")
     ('softmax', 'LayerNorm')
     """
+    if name in _NOT_FUNCTIONS:
+        return name
     return FUNCTIONS.get(name.lower(), COMMAND_FUNCTIONS.get(name, name))
 
 
