@@ -182,16 +182,21 @@ def _verify_target(options: argparse.Namespace, advance: Callable[[int, int], No
         if options.against is None:
             raise UsageError(f"{target}: say which card it should compute, --against CARD")
         return checking.check_function(target, options.against, time_limit=options.time_limit)
-    if Path(target).is_file():
+    if _is_path(target):
+        if Path(target).is_dir():
+            raise UsageError(f"{target} is a folder; name a file in it")
+        if not Path(target).exists():
+            raise UsageError(f"{target}: no such file")
         return checking.check_file(target, options.against, advance=advance)
-    if Path(target).is_dir():
-        raise UsageError(f"{target} is a folder; name a file in it")
-    if _looks_like_path(target):
-        raise UsageError(f"{target}: no such file")
     return checking.check(target, options.against)
 
 
-def _looks_like_path(text: str) -> bool:
+def _is_path(text: str) -> bool:
+    """Tell a file's name from a formula: it exists, or ends like one."""
+    if not text.strip() or len(text) > 1000 or not text.isprintable():
+        return False
+    if os.path.exists(text):  # Path.exists raises where a formula is too long for a name
+        return True
     suffix = Path(text).suffix.lower()
     return suffix in {".md", ".tex", ".txt", ".html", ".htm", ".ipynb", ".py"} and " " not in text
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from minitransformer.verify import sandbox
 from minitransformer.verify.cards import Card, UnknownCard, cards, find
+from minitransformer.verify.evaluate import FLOATS
 from minitransformer.verify.report import Report
 from minitransformer.verify.verdict import Finding, Place, Verdict
 
@@ -278,15 +279,66 @@ def _formula(text: str, card: Card | None) -> Finding:
 
 
 def _judge(function: Any, card: Card, place: Place) -> Finding:
-    """Decide a sandboxed function, then make sure that it has no memory."""
+    """Decide a function, then make sure that it has no memory."""
     from minitransformer.verify import decide
 
-    finding = decide.decide_function(function, card)
+    finding = decide.decide_function(_with_enough_axes(function, card), card)
     # An error inside the decision was taken for an undefined point: it is not one.
     if function.failure is not None:
         raise function.failure
     function.replay()
     return replace(finding, place=place)
+
+
+def _with_enough_axes(function: Any, card: Card) -> Any:
+    """Give a function that wants batches or heads matrices with leading axes."""
+    inputs = card.point(1).inputs
+    args = [FLOATS.array(inputs[item.name]) for item in card.inputs]
+    if any(np.ndim(a) != 2 for a in args):
+        return function
+    try:
+        function(*args)
+    except sandbox.SandboxError as error:
+        if error.kind != "raised":
+            raise
+        for lead in ((2,), (2, 3)):
+            lifted = Lifted(function, lead)
+            try:
+                if lifted(*args).ndim == 2:
+                    function.notes.append(f"is given arrays with {len(lead) + 2} axes")
+                    return lifted
+            except sandbox.SandboxError:
+                continue
+        raise
+    return function
+
+
+class Lifted:
+    """A function on arrays with leading axes, seen as one on matrices.
+
+    The matrices stand in one corner of a batch whose other entries are different, so
+    that a function that mixes the entries gives a wrong result.
+    """
+
+    def __init__(self, function: Any, lead: tuple[int, ...]) -> None:
+        self.function, self.lead = function, lead
+        self.__name__ = function.__name__
+        self.__signature__ = function.__signature__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NDArray[Any]:
+        """Return the corner of the result that belongs to the given matrices."""
+        result = self.function(
+            *map(self._lift, args), **{k: self._lift(v) for k, v in kwargs.items()}
+        )
+        fits = result.shape[: len(self.lead)] == self.lead
+        corner: NDArray[Any] = result[(0,) * len(self.lead)] if fits else result
+        return corner
+
+    def _lift(self, value: Any) -> Any:
+        if np.ndim(value) != 2:
+            return value
+        factors = 1 + np.arange(int(np.prod(self.lead))).reshape(*self.lead, 1, 1)
+        return value * (factors.astype(object) if value.dtype == object else factors)
 
 
 def _misdeed(place: Place, card: Card, error: sandbox.SandboxError) -> Finding:
@@ -305,8 +357,6 @@ def _misdeed(place: Place, card: Card, error: sandbox.SandboxError) -> Finding:
 
 def _check_live(function: Callable[..., Any], card: Card) -> Report:
     """Check a function object in this process."""
-    from minitransformer.verify import decide
-
     started = time.perf_counter()
     name = getattr(function, "__name__", type(function).__name__)
     file, line = "python", 1
@@ -318,12 +368,10 @@ def _check_live(function: Callable[..., Any], card: Card) -> Report:
     place = Place(file, line, name)
     live = LiveFunction(function)
     try:
-        finding = replace(decide.decide_function(live, card), place=place)
-        if live.failure is not None:
-            raise live.failure
+        finding = _judge(live, card, place)
     except sandbox.SandboxError as error:
         finding = _misdeed(place, card, error)
-    return _report(name, "function", (finding,), started)
+    return _report(name, "function", (finding,), started, [f"{name} {n}" for n in live.notes])
 
 
 class LiveFunction:
@@ -338,6 +386,8 @@ class LiveFunction:
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.framework = _framework_of(function)
         self.failure: sandbox.SandboxError | None = None
+        self.notes: list[str] = []
+        self._first: tuple[tuple[Any, ...], dict[str, Any], bytes] | None = None
         try:
             self.__signature__ = inspect.signature(function)
         except (TypeError, ValueError):
@@ -354,7 +404,16 @@ class LiveFunction:
                 "unsteady", "gives different results for the same inputs"
             )
             raise self.failure
+        if self._first is None and not exact:
+            self._first = (args, kwargs, first.tobytes())
         return first
+
+    def replay(self) -> None:
+        """Repeat the first call; a function with a memory answers differently now."""
+        if self._first is not None:
+            args, kwargs, before = self._first
+            if self._once(args, kwargs).tobytes() != before:
+                raise sandbox.SandboxError("unsteady", "remembers earlier calls")
 
     def _once(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NDArray[Any]:
         from minitransformer.verify import sandbox_child as child
