@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -206,7 +207,9 @@ class PretrainedModel(nn.Module):
         """
         checkpoint = open_checkpoint(path)
         config, own = cls._configuration(checkpoint)
-        model = cls(config)
+        # Where every weight is about to be read, drawing random ones first is a waste.
+        with nn.init.skip_random() if strict else contextlib.nullcontext():
+            model = cls(config)
         model.load_report = model.load_checkpoint(checkpoint, dtype=dtype, strict=strict, own=own)
         model.eval()
         return model

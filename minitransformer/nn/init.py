@@ -5,8 +5,11 @@ Every function fills its tensor in place, outside the tape, and returns it.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ __all__ = [
     "normal_",
     "ones_",
     "orthogonal_",
+    "skip_random",
     "trunc_normal_",
     "uniform_",
     "xavier_normal_",
@@ -73,6 +77,27 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
 
 
+_skipping = contextvars.ContextVar("_skipping", default=False)
+
+
+@contextlib.contextmanager
+def skip_random() -> Iterator[None]:
+    """Leave `uniform_` and `normal_` without effect: whoever fills every weight needs no start.
+
+    Examples
+    --------
+    >>> import minitransformer as mt
+    >>> with mt.nn.init.skip_random():
+    ...     mt.nn.init.normal_(mt.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+    token = _skipping.set(True)
+    try:
+        yield
+    finally:
+        _skipping.reset(token)
+
+
 def _put(tensor: Tensor, values: Any) -> Tensor:
     tensor.array[...] = values
     tensor.version[0] += 1
@@ -94,11 +119,15 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = No
     >>> bool((mt.nn.init.uniform_(mt.empty(3), 2.0, 3.0) >= 2.0).all())
     True
     """
+    if _skipping.get():
+        return tensor
     return _put(tensor, _draw(uniform, tensor, generator) * (b - a) + a)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Fill with normal numbers of the given mean and standard deviation."""
+    if _skipping.get():
+        return tensor
     return _put(tensor, _draw(normal, tensor, generator) * std + mean)
 
 
