@@ -10,7 +10,9 @@ from minitransformer.verify.cards.card import Card, Input, Mistake
 
 __all__ = ["Card", "Input", "Mistake", "UnknownCard", "cards", "find"]
 
-FAMILIES = ("attention",)
+FAMILIES = (
+    "attention", "norms", "activations", "losses", "positions", "optimizers", "training",
+)  # fmt: skip
 
 
 class UnknownCard(KeyError):

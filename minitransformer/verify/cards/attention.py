@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
+
+import numpy as np
 
 from minitransformer.verify.cards.card import Card, Input, Mistake
 from minitransformer.verify.evaluate import Floats
@@ -55,6 +58,82 @@ def _mu(m: Floats, sizes: Any, Q: Any, K: Any, V: Any) -> Any:
     S = _scores(m, Q, K, 1 / m.number(len(Q[0])))
     return _mix(m, [softmax_loop(m, row) for row in S], V)
 
+
+def _masked(m: Floats, sizes: Any, Q: Any, K: Any, V: Any, M: Any) -> Any:
+    S = _scores(m, Q, K, 1 / m.sqrt(m.number(len(Q[0]))))
+    P = [softmax_loop(m, [s + b for s, b in zip(row, bias)]) for row, bias in zip(S, M)]
+    return _mix(m, P, V)
+
+
+def _causal_mask(m: Floats, sizes: Any) -> Any:
+    n = sizes["n"]
+    return [[m.number(0) if j <= i else -m.inf for j in range(n)] for i in range(n)]
+
+
+def _causal(m: Floats, sizes: Any, Q: Any, K: Any, V: Any) -> Any:
+    scale = 1 / m.sqrt(m.number(len(Q[0])))
+    out = []
+    for i in range(len(Q)):
+        row = _scores(m, Q[i: i + 1], K[: i + 1], scale)[0]
+        out.append(_mix(m, [softmax_loop(m, row)], V[: i + 1])[0])
+    return out
+
+
+def _multi_head(m: Floats, sizes: Any, Q: Any, K: Any, V: Any, WQ: Any, WK: Any, WV: Any,
+                WO: Any) -> Any:
+    heads = [
+        _attention(m, sizes, _mix(m, Q, WQ[h]), _mix(m, K, WK[h]), _mix(m, V, WV[h]))
+        for h in range(len(WQ))
+    ]
+    joined = [[x for head in heads for x in head[i]] for i in range(len(Q))]
+    return _mix(m, joined, WO)
+
+
+def _grouped(m: Floats, sizes: Any, Q: Any, K: Any, V: Any) -> Any:
+    share = len(Q) // len(K)
+    return np.array([_attention(m, sizes, Q[h], K[h // share], V[h // share])
+                     for h in range(len(Q))])
+
+
+def _backward(m: Floats, sizes: Any, P: Any, dP: Any) -> Any:
+    out = []
+    for p, dp in zip(P, dP):
+        inner = sum((a * b for a, b in zip(p, dp)), m.number(0))
+        out.append([a * (b - inner) for a, b in zip(p, dp)])
+    return out
+
+
+def _online(m: Floats, sizes: Any, m_1: Any, m_2: Any, l_1: Any, l_2: Any) -> Any:
+    top = m_1 if m_1 >= m_2 else m_2
+    return m.exp(m_1 - top) * l_1 + m.exp(m_2 - top) * l_2
+
+
+def _variance(m: Floats, sizes: Any) -> Any:
+    """Average (q·k)² over every q and k with entries ±1, which have mean 0 and variance 1."""
+    d = sizes["d_k"]
+    total = sum(
+        sum(a * b for a, b in zip(q, k)) ** 2
+        for q in itertools.product((-1, 1), repeat=d)
+        for k in itertools.product((-1, 1), repeat=d)
+    )
+    return m.number(total) / 4**d
+
+
+def _alibi(m: Floats, sizes: Any, Q: Any, K: Any, slope: Any) -> Any:
+    S = _scores(m, Q, K, m.number(1))
+    return [[S[i][j] - slope * (i - j) for j in range(len(K))] for i in range(len(Q))]
+
+
+def _feed_forward(m: Floats, sizes: Any, x: Any, W1: Any, b1: Any, W2: Any, b2: Any) -> Any:
+    hidden = [
+        m.maximum(sum((x[i] * W1[i][j] for i in range(len(x))), b1[j]), m.number(0))
+        for j in range(len(b1))
+    ]
+    return [sum((hidden[j] * W2[j][k] for j in range(len(hidden))), b2[k])
+            for k in range(len(b2))]
+
+
+SELF = {"n": "n", "d_k": "d_k", "d": "d_k", "d_v": "d_v", "N": "n", "L": "n", "T": "n"}
 
 MISTAKES = (
     Mistake(r"\mathrm{softmax}(\frac{QK^T}{d_k})V", "the scores are divided by d_k, not by √d_k",
@@ -126,5 +205,236 @@ CARDS = (
         kernel_call="kernel(Q, K, V, None, scale=1 / Q.shape[-1])[0]",
         note="µP divides by d on purpose, so that a wide model's logits stay put while "
         "training; it is not the attention of Vaswani et al.",
+    ),
+    Card(
+        id="masked-attention",
+        name="Attention with an additive mask",
+        aliases=("padding mask", "masked attention", "additive mask"),
+        heads=("Attention", "MaskedAttention"),
+        latex=r"\mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}} + M\right)V",
+        source=VASWANI,
+        equation="(1) with section 3.2.3: illegal connections set to −∞ before the softmax",
+        inputs=(Q, K, V, Input("M", ("n_q", "n_k"), "mask", aliases=("mask", "B"))),
+        dims=("n_q", "n_k", "d_k", "d_v"),
+        output=("n_q", "d_v"),
+        sizes=SIZES,
+        reference=_masked,
+        torch="torch.nn.functional.scaled_dot_product_attention(Q, K, V, attn_mask=M)",
+        kernel="minitransformer.kernels.attention.attention_forward",
+        kernel_call="kernel(Q, K, V, M)[0]",
+        properties=("a constant added to a row of the mask changes nothing",),
+        mistakes=(
+            Mistake(r"\mathrm{softmax}(\frac{QK^T}{\sqrt{d_k}} - M)V",
+                    "the mask has the wrong sign", "LLMs-from-scratch#1062 (an inverted mask)"),
+        ),
+        note="A padding mask is M with −∞ in the columns of padding.",
+    ),
+    Card(
+        id="causal-mask",
+        name="Causal mask",
+        aliases=("look-ahead mask", "autoregressive mask"),
+        heads=("M", "mask", "Mask"),
+        latex=r"\begin{cases} 0 & j \le i \\ -\infty & \text{otherwise} \end{cases}",
+        source=VASWANI,
+        equation="section 3.2.3",
+        inputs=(),
+        dims=("n",),
+        output=("n", "n"),
+        sizes={"n": "n"},
+        indices={"i": "n", "j": "n"},
+        reference=_causal_mask,
+        torch="torch.triu(torch.full((n, n), -torch.inf), 1)",
+        mistakes=(
+            Mistake(r"\begin{cases} 0 & j < i \\ -\infty & \text{otherwise} \end{cases}",
+                    "a position may not see itself"),
+            Mistake(r"\begin{cases} 0 & j \ge i \\ -\infty & \text{otherwise} \end{cases}",
+                    "the mask hides the past and shows the future"),
+        ),
+    ),
+    Card(
+        id="causal-attention",
+        name="Causal self-attention",
+        aliases=("masked self-attention", "decoder attention"),
+        heads=("CausalAttention",),
+        latex=r"\mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}} + M\right)V",
+        source=VASWANI,
+        equation="(1) with section 3.2.3",
+        inputs=(
+            Input("Q", ("n", "d_k"), aliases=("q",)), Input("K", ("n", "d_k"), aliases=("k",)),
+            Input("V", ("n", "d_v"), aliases=("v",)),
+        ),
+        dims=("n", "d_k", "d_v"),
+        output=("n", "d_v"),
+        sizes=SELF,
+        derived={"M": r"\mathrm{causalmask}(QK^T)", "mask": r"\mathrm{causalmask}(QK^T)"},
+        functions={"causalmask": lambda m, S: np.array(
+            _causal_mask(m, {"n": len(S)}), dtype=float if m.name == "float64" else object)},
+        function_dims={"causalmask": lambda dims: dims},
+        reference=_causal,
+        torch="torch.nn.functional.scaled_dot_product_attention(Q, K, V, is_causal=True)",
+        kernel="minitransformer.kernels.attention.attention_forward",
+        kernel_call="kernel(Q, K, V, None, is_causal=True)[0]",
+        properties=("a later token never changes an earlier output",),
+    ),
+    Card(
+        id="multi-head-attention",
+        name="Multi-head attention",
+        aliases=("mha", "multihead", "multi-head self-attention"),
+        heads=("MultiHead", "MultiHeadAttention", "MHA", "MSA"),
+        latex=r"\mathrm{Concat}(\mathrm{head}_1, \ldots, \mathrm{head}_h)W^O",
+        source=VASWANI,
+        equation="section 3.2.2",
+        inputs=(
+            Input("Q", ("n_q", "d_model")), Input("K", ("n_k", "d_model")),
+            Input("V", ("n_k", "d_model")), Input("W^Q", ("h", "d_model", "d_k")),
+            Input("W^K", ("h", "d_model", "d_k")), Input("W^V", ("h", "d_model", "d_v")),
+            Input("W^O", ("h*d_v", "d_model"), aliases=("W_O", "W^o")),
+        ),
+        signature=("Q", "K", "V"),
+        dims=("n_q", "n_k", "d_model", "d_k", "d_v", "h"),
+        shapes=(
+            {"n_q": 3, "n_k": 4, "d_model": 5, "d_k": 2, "d_v": 3, "h": 2},
+            {"n_q": 2, "n_k": 3, "d_model": 4, "d_k": 3, "d_v": 2, "h": 3},
+        ),
+        output=("n_q", "d_model"),
+        sizes={"d_k": "d_k", "d_v": "d_v", "h": "h", "d_model": "d_model", "H": "h"},
+        derived={"head_i": r"\mathrm{Attention}(QW_i^Q, KW_i^K, VW_i^V)"},
+        functions={"Attention": lambda m, q, k, v: np.array(
+            _attention(m, {}, q, k, v), dtype=float if m.name == "float64" else object)},
+        function_dims={"Attention": lambda q, k, v: (q[0], v[1])},
+        reference=_multi_head,
+        torch="torch.cat([torch.nn.functional.scaled_dot_product_attention(Q @ W_Q[i], "
+        "K @ W_K[i], V @ W_V[i]) for i in range(len(W_Q))], -1) @ W_O",
+    ),
+    Card(
+        id="grouped-query-attention",
+        name="Grouped-query attention",
+        aliases=("gqa", "multi-query attention", "mqa"),
+        heads=("O", "GQA"),
+        latex=r"\mathrm{softmax}\left(\frac{Q_h K_{\lceil hG/H\rceil}^T}{\sqrt{d_k}}\right)"
+        r"V_{\lceil hG/H\rceil}",
+        source="Ainslie et al., GQA, EMNLP 2023, arXiv:2305.13245",
+        equation="section 2.2 (in words)",
+        inputs=(
+            Input("Q", ("H", "n_q", "d_k")), Input("K", ("G", "n_k", "d_k")),
+            Input("V", ("G", "n_k", "d_v")),
+        ),
+        dims=("H", "G", "n_q", "n_k", "d_k", "d_v"),
+        shapes=(
+            {"H": 6, "G": 2, "n_q": 3, "n_k": 4, "d_k": 5, "d_v": 2},
+            {"H": 6, "G": 3, "n_q": 2, "n_k": 5, "d_k": 3, "d_v": 4},
+        ),
+        output=("H", "n_q", "d_v"),
+        sizes={"H": "H", "G": "G", "d_k": "d_k", "d": "d_k"},
+        indices={"h": "H"},
+        reference=_grouped,
+        torch="torch.nn.functional.scaled_dot_product_attention(Q[None], K[None], V[None], "
+        "enable_gqa=True)[0]",
+        kernel="minitransformer.kernels.attention.attention_forward",
+        kernel_call="kernel(Q, K, V, None)[0]",
+        note="One group is multi-query attention, as many groups as heads multi-head attention.",
+    ),
+    Card(
+        id="attention-backward",
+        name="Gradient of the softmax in attention",
+        aliases=("softmax backward", "attention backward", "dS"),
+        heads=("dS", "∂S"),
+        latex=r"P \odot (\mathrm{dP} - \mathrm{rowsum}(\mathrm{dP} \odot P))",
+        source="Dao et al., FlashAttention, NeurIPS 2022, arXiv:2205.14135",
+        equation="appendix B.2",
+        inputs=(Input("P", ("n_q", "n_k"), "simplex"), Input("dP", ("n_q", "n_k"))),
+        dims=("n_q", "n_k"),
+        output=("n_q", "n_k"),
+        sizes={"n_q": "n_q", "n_k": "n_k"},
+        reference=_backward,
+        torch="torch.autograd.grad((torch.softmax(S := torch.log(P).requires_grad_(), -1)"
+        " * dP).sum(), S)[0]",
+        properties=("rows of the gradient sum to zero",),
+        mistakes=(
+            Mistake(r"P \odot \mathrm{dP} - \mathrm{rowsum}(\mathrm{dP} \odot P)",
+                    "the row sum is not multiplied by P"),
+        ),
+    ),
+    Card(
+        id="online-softmax",
+        name="Online softmax: merging two normalisers",
+        aliases=("safe softmax merge", "flash attention rescaling"),
+        heads=("ℓ", "l"),
+        latex=r"e^{m_1 - \max(m_1, m_2)} l_1 + e^{m_2 - \max(m_1, m_2)} l_2",
+        source="Milakov and Gimelshein, Online normalizer calculation for softmax, 2018, "
+        "arXiv:1805.02867; Dao et al., FlashAttention, section 3.1",
+        equation="(4) there",
+        inputs=(
+            Input("m_1", aliases=("m^(1)",)), Input("m_2", aliases=("m^(2)",)),
+            Input("l_1", (), "positive", aliases=("ℓ_1", "l^(1)")),
+            Input("l_2", (), "positive", aliases=("ℓ_2", "l^(2)")),
+        ),
+        derived={"m": r"\max(m_1, m_2)"},
+        output=(),
+        reference=_online,
+        torch="torch.exp(torch.logaddexp(m_1 + l_1.log(), m_2 + l_2.log())"
+        " - torch.maximum(m_1, m_2))",
+    ),
+    Card(
+        id="qk-variance",
+        name="Variance of a query-key product",
+        aliases=("variance of q·k", "variance of the scores"),
+        heads=("Var", "var"),
+        latex=r"d_k",
+        source=VASWANI,
+        equation="section 3.2.1, footnote 4",
+        inputs=(),
+        dims=("d_k",),
+        shapes=({"d_k": 2}, {"d_k": 3}, {"d_k": 5}),
+        output=(),
+        sizes={"d_k": "d_k", "d": "d_k"},
+        reference=_variance,
+        torch="torch.tensor(float(d_k))",
+        note="For q and k with independent entries of mean 0 and variance 1.",
+    ),
+    Card(
+        id="alibi",
+        name="ALiBi scores",
+        aliases=("attention with linear biases",),
+        heads=("ALiBi",),
+        latex=r"q_i^T k_j - m(i - j)",
+        source="Press et al., Train Short, Test Long, ICLR 2022, arXiv:2108.12409",
+        equation="section 3",
+        inputs=(
+            Input("Q", ("n_q", "d_k"), aliases=("q",)), Input("K", ("n_k", "d_k"), aliases=("k",)),
+            Input("m", (), "positive", aliases=("slope",)),
+        ),
+        dims=("n_q", "n_k", "d_k"),
+        output=("n_q", "n_k"),
+        sizes={"d_k": "d_k", "d": "d_k"},
+        reference=_alibi,
+        torch="Q @ K.T - m * (torch.arange(len(Q))[:, None] - torch.arange(len(K)))",
+    ),
+    Card(
+        id="feed-forward",
+        name="Position-wise feed-forward network",
+        aliases=("ffn", "mlp block", "position-wise feed-forward"),
+        heads=("FFN", "FeedForward", "MLP"),
+        latex=r"\max(0, xW_1 + b_1)W_2 + b_2",
+        source=VASWANI,
+        equation="(2)",
+        inputs=(
+            Input("x", ("d_model",), aliases=("X", "h")),
+            Input("W_1", ("d_model", "d_ff"), aliases=("W1",)),
+            Input("b_1", ("d_ff",), aliases=("b1",)),
+            Input("W_2", ("d_ff", "d_model"), aliases=("W2",)),
+            Input("b_2", ("d_model",), aliases=("b2",)),
+        ),
+        signature=("x",),
+        dims=("d_model", "d_ff"),
+        output=("d_model",),
+        sizes={"d_model": "d_model", "d_ff": "d_ff"},
+        reference=_feed_forward,
+        torch="torch.relu(x @ W_1 + b_1) @ W_2 + b_2",
+        kernel="minitransformer.kernels.feed_forward.feed_forward_forward",
+        kernel_call="kernel(x[None], W_1.T, b_1, W_2.T, b_2)[0][0]",
+        mistakes=(
+            Mistake(r"\max(0, xW_1 + b_1)W_2 + b_1", "the first bias is used twice"),
+        ),
     ),
 )
