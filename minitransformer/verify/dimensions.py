@@ -554,6 +554,11 @@ class Elaborator:
         """A call that names its axis: ``softmax(x, axis=-1)`` or ``softmax_j(x)``."""
         rest = replace(e, args=tuple(a for a in e.args if a.op != "keyword"))
         axis = 0
+        if canonical_function(str(e.value))[0] == "log" and over[0].value == "base":
+            base = self(over[0].args[0])
+            top = self(rest)
+            bottom = Term("fn", (base,), "log", (), e.span)
+            return Term("div", (top, bottom), (None, () if top.dims else None), top.dims, e.span)
         for word in over:
             given = word.args[0]
             sign = -1 if given.op == "neg" else 1
@@ -598,7 +603,7 @@ class Elaborator:
 
     def _norm(self, e: Expr) -> Term:
         a = self(e.args[0])
-        order = str(e.value if e.op == "norm" and e.value is not None else "2")
+        order = str((e.op == "norm" and e.value) or "2")
         if order not in ("1", "2", "F", "∞"):
             raise Unbound(f"norm of order {order}", e.span, "function")
         return Term("norm", (a,), order, (), e.span)
@@ -643,7 +648,9 @@ class Elaborator:
         return Term("cases", args, places, dims, e.span)
 
     def _condition(self, e: Expr) -> Term:
-        if e.op == "name" and str(e.value).lower() in ("otherwise", "else", "otherwise."):
+        if e.op == "name" and str(e.value).lower() in (
+            "otherwise", "else", "otherwise.", "其他", "其它"
+        ):
             return Term("number", (), Fraction(1), (), e.span)
         return self._relation(e) if e.op == "relation" else self(e)
 

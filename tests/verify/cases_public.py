@@ -127,26 +127,26 @@ CONVICT = [
     ),
     # positions
     Case(
-        "sinusoidal-positions",
-        r"PE_{(pos,2i+1)} = \cos\left(\frac{pos}{10000^{(2i+1)/d_{model}}}\right)",
+        "sinusoidal-odd",
+        r"\cos\left(\frac{pos}{10000^{(2i+1)/d_{model}}}\right)",
         "luhengshiwo/LLMForEverybody#106",
         "the cosine's exponent is 2i as well",
     ),
     Case(
-        "sinusoidal-positions",
-        r"PE_{(pos,2i)} = \sin\left(\frac{pos}{10000^{4i/d_{model}}}\right)",
+        "sinusoidal-even",
+        r"\sin\left(\frac{pos}{10000^{4i/d_{model}}}\right)",
         "SamLynnEvans/Transformer#25",
         "the index doubled twice",
     ),
     Case(
-        "sinusoidal-positions",
-        r"PE_{(pos,2i)} = \sin\left(pos \cdot 10000^{2i/d_{model}}\right)",
+        "sinusoidal-even",
+        r"\sin\left(pos \cdot 10000^{2i/d_{model}}\right)",
         "hkproj/pytorch-transformer#2",
         "multiplied and not divided",
     ),
     Case(
-        "sinusoidal-positions",
-        r"PE_{(pos,2i)} = \sin\left(\frac{pos}{1000^{2i/d_{model}}}\right)",
+        "sinusoidal-even",
+        r"\sin\left(\frac{pos}{1000^{2i/d_{model}}}\right)",
         "maxjcohen/transformer#62",
         "base 1000",
     ),
@@ -157,10 +157,10 @@ CONVICT = [
         "tensorflow/tensorflow#50510",
         "Φ with a factor x",
     ),
-    Case("swiglu", r"\mathrm{Swish}(xW \odot xV)W_2", "Nijikadesu/breakdown-minimind#3"),
+    Case("swiglu", r"\mathrm{Swish}(xW \odot xV)", "Nijikadesu/breakdown-minimind#3"),
     Case(
         "swiglu",
-        r"\mathrm{Swish}(xW)W_2",
+        r"\mathrm{Swish}(xW)",
         "google-research/timesfm#493",
         "no gate at all",
     ),
@@ -242,7 +242,7 @@ CONVICT = [
     ),
     Case(
         "skip-gram",
-        r"\log\sigma(u_o^T v_c) + \log\sigma\left(-\sum_{k=1}^{K} u_k^T v_c\right)",
+        r"\log\sigma(u_o^T v_c) + \log\sigma\left(-\sum_{i=1}^{K} N_i^T v_c\right)",
         "DSKSD/DeepNLP-models-Pytorch#15",
         "the sum inside the logarithm",
     ),
@@ -261,13 +261,13 @@ CONVICT = [
     # optimisation
     Case(
         "adam",
-        r"\theta - \alpha\frac{\hat{m}}{\sqrt{\hat{v}+\epsilon}}",
+        r"\theta - \alpha\frac{\hat{m}_t}{\sqrt{\hat{v}_t+\epsilon}}",
         "d2l-ai/d2l-zh#502",
         "ε inside the root",
     ),
     Case(
         "adam",
-        r"\theta - \alpha\frac{\hat{m}}{\sqrt{v}+\epsilon}",
+        r"\theta - \alpha\frac{\sqrt{1-\beta_2^t}}{1-\beta_1^t}\frac{m_t}{\sqrt{v_t}+\epsilon}",
         "karpathy/nanochat#304",
         "ε not scaled with the second moment",
     ),
@@ -309,12 +309,17 @@ CONVICT = [
         "another method's scale",
     ),
     Case(
-        "softmax-backward",
-        r"s \odot (1-s) \odot g",
+        "attention-backward",
+        r"P \odot (1-P) \odot dP",
         "deeplearning4j/libnd4j#440",
         "the diagonal of the Jacobian only",
     ),
-    Case("alibi-slope", r"2^{-8h/n+8/n}", "paiml/aprender#2143", "heads counted from zero"),
+    Case(
+        "alibi",
+        "q_i^T k_j + m(i - j)",
+        "labmlai/annotated_deep_learning_paper_implementations#226",
+        "the sign of the distance",
+    ),
 ]
 
 ACQUIT = [
@@ -337,8 +342,8 @@ ACQUIT = [
         "Open-Deep-ML/DML-OpenProblem#20",
     ),
     Case(
-        "softmax-backward",
-        r"s_i\left(g_i-\sum_k g_k s_k\right)",
+        "attention-backward",
+        r"P_{ij}\left(dP_{ij}-\sum_k dP_{ik} P_{ik}\right)",
         "HomericIntelligence/Odyssey#2134",
     ),
     Case(
@@ -361,14 +366,14 @@ ACQUIT = [
         "rsqrt is a division already",
     ),
     Case(
-        "sinusoidal-positions",
-        r"PE_{(pos,2i)} = \sin\left(pos \cdot e^{-2i \ln(10000)/d_{model}}\right)",
+        "sinusoidal-even",
+        r"\sin\left(pos \cdot e^{-2i \ln(10000)/d_{model}}\right)",
         "hkproj/pytorch-transformer#2",
         "the code beside the wrong comment is right",
     ),
     Case(
-        "sinusoidal-positions",
-        r"PE_{(pos,2i+1)} = \cos\left(\frac{pos}{10000^{2i/d_{model}}}\right)",
+        "sinusoidal-odd",
+        r"\cos\left(\frac{pos}{10000^{2i/d_{model}}}\right)",
         "datawhalechina/happy-llm#23",
         "2i for both, as in the paper",
     ),
@@ -392,13 +397,13 @@ ACQUIT = [
     Case("lora", r"W x + \frac{\alpha}{r} B A x", "microsoft/LoRA#101"),
     Case(
         "adam",
-        r"\theta - \alpha\frac{m/(1-\beta_1^t)}{\sqrt{v}/\sqrt{1-\beta_2^t}+\epsilon}",
+        r"\theta - \alpha\frac{m_t/(1-\beta_1^t)}{\sqrt{v_t}/\sqrt{1-\beta_2^t}+\epsilon}",
         "pytorch/pytorch#41477",
         "the root taken apart",
     ),
     Case(
         "skip-gram",
-        r"\log\sigma(u_o^T v_c) + \sum_{k=1}^{K} \log\sigma(-u_k^T v_c)",
+        r"\log\sigma(u_o^T v_c) + \sum_{i=1}^{K} \log\sigma(-N_i^T v_c)",
         "kefirski/pytorch_NEG_loss#5",
     ),
     Case("embedding-scale", r"E \cdot \sqrt{d_{model}}", "wenet-e2e/wenet#45"),
