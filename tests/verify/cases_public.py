@@ -310,7 +310,7 @@ CONVICT = [
     ),
     Case(
         "attention-backward",
-        r"P \odot (1-P) \odot dP",
+        r"P \odot (1-P) \odot \mathrm{dP}",
         "deeplearning4j/libnd4j#440",
         "the diagonal of the Jacobian only",
     ),
@@ -343,7 +343,7 @@ ACQUIT = [
     ),
     Case(
         "attention-backward",
-        r"P_{ij}\left(dP_{ij}-\sum_k dP_{ik} P_{ik}\right)",
+        r"P_{ij}\left(\mathrm{dP}_{ij}-\sum_k \mathrm{dP}_{ik} P_{ik}\right)",
         "HomericIntelligence/Odyssey#2134",
     ),
     Case(
