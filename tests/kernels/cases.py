@@ -613,11 +613,17 @@ def torch_attention(
 def attention_terms(
     arrays: Sequence[Array | None], options: dict[str, Any], dout: Array
 ) -> tuple[float, tuple[float, ...]]:
-    """With one key the softmax cannot move: dP - D is zero, the rest of terms of this size."""
+    """Sizes of dP, of which D is subtracted, and of S, of which the log-sum-exp is.
+
+    With one key the softmax cannot move and dP - D is zero; at large scores S - lse has the
+    rounding of both, as in every attention that keeps the log-sum-exp alone.
+    """
     Q, K, V, _ = arrays
     scale = options["scale"] or 1 / math.sqrt(max(1, Q.shape[-1]))
-    dP = largest(np.abs(dout).sum(-1)) * largest(V)
-    return 0.0, (dP * largest(K) * scale, dP * largest(Q) * scale, 0.0, dP)
+    arriving = largest(np.abs(dout).sum(-1))
+    dP = arriving * largest(V)
+    S = largest(Q) * largest(K) * scale
+    return 0.0, (dP * largest(K) * scale, dP * largest(Q) * scale, arriving * S, dP)
 
 
 # Feed-forward ------------------------------------------------------------------------------
