@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module, blocks, run_blocks
+from ..backend import Array, array_module, even_blocks, run_blocks
 
-ROWS = 256  # of one block of a product: enough to amortise packing, small enough to stay in cache
-SMALL = 1 << 19  # multiplications below which one thread is done before two have begun
+ROWS = 512  # at least, of one block of a large product: each block packs the other factor again
+BLOCKS = 16  # at most, of one product, where they are large enough
+SMALL = 1 << 23  # multiplications below which one thread is done before two have begun
 
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
@@ -46,21 +47,31 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
         out = np.empty((*batch, M, N), np.result_type(a, b))
     if out.ndim == 2:
         if M * N * K < SMALL:
-            items = [slice(None)]
-        elif M >= N or M > ROWS:
-            items = blocks(M, ROWS)
-        else:  # few rows against a wide matrix: a decoding step
-            run_blocks(lambda c: np.matmul(a, b[:, c], out=out[:, c]), blocks(N, 2 * ROWS))
-            return out
-        run_blocks(lambda r: np.matmul(a[r], b, out=out[r]), items)
+            np.matmul(a, b, out=out)
+        elif M >= N:
+            rows = even_blocks(M, _block_size(M))
+            run_blocks(lambda r: np.matmul(a[r], b, out=out[r]), rows)
+        else:  # few rows against a wide matrix: a decoding step, a small batch
+            columns = even_blocks(N, _block_size(N))
+            run_blocks(lambda c: np.matmul(a, b[:, c], out=out[:, c]), columns)
         return out
 
     a = np.broadcast_to(a, (*out.shape[:-2], M, K))
     b = np.broadcast_to(b, (*out.shape[:-2], K, N))
     # Split the first axis alone, so that no stack of strided matrices is ever copied.
     per_item = max(1, SMALL // max(1, M * N * K * math.prod(out.shape[1:-2])))
-    run_blocks(lambda s: np.matmul(a[s], b[s], out=out[s]), blocks(out.shape[0], per_item))
+    run_blocks(lambda s: np.matmul(a[s], b[s], out=out[s]), even_blocks(out.shape[0], per_item))
     return out
+
+
+def _block_size(n: int) -> int:
+    """Return the length of the blocks that the longer side of a product is cut into: half at most."""
+    return min(max(ROWS, n // BLOCKS), -(-n // 2))
+
+
+def rows_of(x: Array) -> Array:
+    """Return `x` as a matrix of its last axis; -1 cannot be inferred where that has no entries."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def matmul_forward(a: Array, b: Array) -> tuple[Array, tuple[Any, ...]]:
@@ -107,7 +118,7 @@ def matmul_forward(a: Array, b: Array) -> tuple[Array, tuple[Any, ...]]:
     A = a[None, :] if a.ndim == 1 else a
     B = b[:, None] if b.ndim == 1 else b
     if B.ndim == 2 and A.ndim > 2:  # one product of many rows, not many of few
-        out = product(A.reshape(-1, A.shape[-1]), B).reshape(*A.shape[:-1], B.shape[-1])
+        out = product(rows_of(A), B).reshape(*A.shape[:-1], B.shape[-1])
     else:
         out = product(A, B)
     if b.ndim == 1:
@@ -127,9 +138,9 @@ def matmul_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, Array]:
     if b.ndim == 1:
         dout = dout[..., None]
     if B.ndim == 2 and A.ndim > 2:
-        rows = dout.reshape(-1, dout.shape[-1])
+        rows = rows_of(dout)
         dA = product(rows, B.T).reshape(A.shape)
-        dB = product(A.reshape(-1, A.shape[-1]).T, rows)
+        dB = product(rows_of(A).T, rows)
     else:
         dA = _sum_to(product(dout, B.swapaxes(-1, -2)), A.shape)
         dB = _sum_to(product(A.swapaxes(-1, -2), dout), B.shape)
@@ -188,7 +199,7 @@ def linear_forward(x: Array, weight: Array, bias: Array | None) -> tuple[Array, 
         raise ValueError(
             f"linear: bias has shape {bias.shape}; weight {weight.shape} needs {weight.shape[:1]}"
         )
-    rows = x.reshape(-1, x.shape[-1])
+    rows = rows_of(x)
     y = product(rows, weight.T)
     if bias is not None:
         y += bias
@@ -198,9 +209,9 @@ def linear_forward(x: Array, weight: Array, bias: Array | None) -> tuple[Array, 
 def linear_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Array | None]:
     """Return ``(dx, dweight, dbias)``."""
     x, weight, has_bias = saved
-    dy_rows = dy.reshape(-1, dy.shape[-1])
+    dy_rows = rows_of(dy)
     dx = product(dy_rows, weight).reshape(x.shape)
-    dweight = product(dy_rows.T, x.reshape(-1, x.shape[-1]))
+    dweight = product(dy_rows.T, rows_of(x))
     return dx, dweight, column_sum(dy_rows) if has_bias else None
 
 
