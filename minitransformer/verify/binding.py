@@ -17,6 +17,7 @@ from minitransformer.verify.dimensions import (
 from minitransformer.verify.expression import Expr, name, number
 
 INDEX_LETTERS = frozenset("ijklmnpqrstuvc")
+OTHERWISE = frozenset(["otherwise", "else", "otherwise.", "其他", "其它"])
 CONSTANTS = frozenset(["e", "π", "pi", "∞", "inf"])
 
 
@@ -117,6 +118,11 @@ class Binder:
             return replace(e, args=(base, *(self._pick(p, scope) for p in picks)))
         if e.op == "call":
             return self._call(e, scope)
+        if e.op == "cases":
+            return replace(e, args=tuple(
+                a if a.op == "name" and str(a.value).lower() in OTHERWISE else self(a, scope)
+                for a in e.args
+            ))
         return replace(e, args=tuple(self(a, scope) for a in e.args)) if e.args else e
 
     def _call(self, e: Expr, scope: frozenset[str]) -> Expr:
@@ -289,6 +295,8 @@ def bind(
     free = tuple(binder.free)
     used = {n.value for n in bound.walk() if n.op == "name"}
     free = tuple(i for i in free if i in used)
+    stated = [i for i in lhs_free if i in free]
+    free = (*stated, *sorted(i for i in free if i not in stated))
     symbols = {i.name: i.dims for i in card.inputs}
     symbols.update({u: () for u in binder.unknown})
     sizes = {d: d for d in card.dims}

@@ -178,10 +178,16 @@ def _compare_balls(claimed: Any, reference: Any, bits: int) -> tuple[str, Any] |
     for k, (c, r) in enumerate(zip(flat_c, flat_r)):
         if not hasattr(c, "overlaps"):
             c = type(r)(c)
+        if c.is_nan() or r.is_nan():
+            sharp = sharp and c.is_nan() and r.is_nan()
+            continue
         if not (c.is_finite() and r.is_finite()):
-            if not r.is_finite() and not c.is_finite():
-                continue
-            sharp = False
+            # An infinity is a point of its own: equal only to itself.
+            if c.is_finite() != r.is_finite() or not c.overlaps(r):
+                if min(c.rad(), r.rad()).is_finite():
+                    best = (np.inf, k, c, r)
+                else:
+                    sharp = False
             continue
         if not c.overlaps(r):
             gap = abs(float((c - r).mid()))

@@ -71,12 +71,13 @@ SEVERITY = (
     Verdict.EQUAL_PROVED,
 )  # fmt: skip
 
-CONVENTIONS = tuple(
+_ORDERS = tuple(
     Convention(vectors=v, product=p, single=s, reduce=r)
     for r, s, p, v in itertools.product(
         ("last", "all"), ("first", "last"), ("hadamard", "dot"), ("column", "row")
     )
 )
+CONVENTIONS = tuple(sorted(_ORDERS, key=lambda c: c.vectors == "row"))
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ def interpret(bound: Bound, card: Card) -> Typed:
     ill: IllTyped | None = None
     unbound: Unbound | None = None
     for convention in CONVENTIONS:
+        if convention.vectors == "row" and good:
+            continue  # vectors are columns wherever that can be read
         elaborator = Elaborator(bound.typing, convention)
         try:
             term = _fit(elaborator, bound, card)
@@ -234,7 +237,7 @@ def decide(
     'attention with scale 1/d_k'
     """
     card = find(card) if isinstance(card, str) else card
-    readings = trees(claim)
+    readings = plausible(trees(claim))
     findings = [
         _reading(expr, note, card, declarations or {}, definitions or {}, full)
         for expr, note in readings
@@ -242,6 +245,20 @@ def decide(
     text = claim if isinstance(claim, str) else ""
     out = _agree(findings, [n for _, n in readings])
     return replace(out, place=Place("", 0, text))
+
+
+def plausible(readings: Sequence[tuple[Expr, str]]) -> Sequence[tuple[Expr, str]]:
+    """Drop readings that no formula about real numbers can have.
+
+    The cards know no complex numbers, so an ``i`` is never √−1 here; and where a
+    function's argument may end earlier or later, the usual extent is taken.
+    """
+    kept = [r for r in readings if "√−1" not in r[1]] or list(readings)
+    extents = [r for r in kept if "reaches over" in r[1]]
+    if len(extents) == len(kept) > 1:
+        whole = [r for r in kept if "first factor only" not in r[1]]
+        kept = whole or kept
+    return kept
 
 
 def _agree(findings: Sequence[Finding], notes: Sequence[str]) -> Finding:
@@ -541,8 +558,6 @@ def _convention_difference(a: Convention, b: Convention) -> str:
         told.append("whether the reduction runs over a row or the whole matrix")
     if a.product != b.product:
         told.append("whether two vectors side by side are multiplied elementwise or summed")
-    if a.vectors != b.vectors:
-        told.append("whether vectors are rows or columns")
     return " and ".join(told) or "the meaning"
 
 

@@ -31,8 +31,11 @@ def _scores(m: Floats, Q: Any, K: Any, scale: Any) -> list[list[Any]]:
 
 
 def softmax_loop(m: Floats, row: Any) -> list[Any]:
-    """Return e^xᵢ / Σⱼ e^xⱼ of one row."""
-    weights = [m.exp(x) for x in row]
+    """Return e^(xᵢ−max) / Σⱼ e^(xⱼ−max) of one row: shifted, so that float64 stays finite."""
+    top = row[0]
+    for x in row[1:]:
+        top = m.maximum(top, x)
+    weights = [m.exp(x - top) for x in row]
     total = sum(weights, m.number(0))
     return [w / total for w in weights]
 
@@ -161,7 +164,7 @@ CARDS = (
         reference=_attention,
         torch="torch.nn.functional.scaled_dot_product_attention(Q, K, V)",
         kernel="minitransformer.kernels.attention.attention_forward",
-        kernel_call="kernel(Q, K, V, None)[0]",
+        kernel_call="kernel(Q[None], K[None], V[None], None)[0][0]",
         derived={
             "S": r"QK^T/\sqrt{d_k}", "P": r"\mathrm{softmax}(QK^T/\sqrt{d_k})",
             "W": r"\mathrm{softmax}(QK^T/\sqrt{d_k})", "A": r"\mathrm{softmax}(QK^T/\sqrt{d_k})",
@@ -202,7 +205,7 @@ CARDS = (
         reference=_mu,
         torch="torch.nn.functional.scaled_dot_product_attention(Q, K, V, scale=1 / Q.shape[-1])",
         kernel="minitransformer.kernels.attention.attention_forward",
-        kernel_call="kernel(Q, K, V, None, scale=1 / Q.shape[-1])[0]",
+        kernel_call="kernel(Q[None], K[None], V[None], None, scale=1 / Q.shape[-1])[0][0]",
         note="µP divides by d on purpose, so that a wide model's logits stay put while "
         "training; it is not the attention of Vaswani et al.",
     ),
@@ -221,7 +224,7 @@ CARDS = (
         reference=_masked,
         torch="torch.nn.functional.scaled_dot_product_attention(Q, K, V, attn_mask=M)",
         kernel="minitransformer.kernels.attention.attention_forward",
-        kernel_call="kernel(Q, K, V, M)[0]",
+        kernel_call="kernel(Q[None], K[None], V[None], M[None])[0][0]",
         properties=("a constant added to a row of the mask changes nothing",),
         mistakes=(
             Mistake(r"\mathrm{softmax}(\frac{QK^T}{\sqrt{d_k}} - M)V",
@@ -273,7 +276,7 @@ CARDS = (
         reference=_causal,
         torch="torch.nn.functional.scaled_dot_product_attention(Q, K, V, is_causal=True)",
         kernel="minitransformer.kernels.attention.attention_forward",
-        kernel_call="kernel(Q, K, V, None, is_causal=True)[0]",
+        kernel_call="kernel(Q[None], K[None], V[None], None, is_causal=True)[0][0]",
         properties=("a later token never changes an earlier output",),
     ),
     Card(
@@ -434,7 +437,7 @@ CARDS = (
         kernel="minitransformer.kernels.feed_forward.feed_forward_forward",
         kernel_call="kernel(x[None], W_1.T, b_1, W_2.T, b_2)[0][0]",
         mistakes=(
-            Mistake(r"\max(0, xW_1 + b_1)W_2 + b_1", "the first bias is used twice"),
+            Mistake(r"(xW_1 + b_1)W_2 + b_2", "the nonlinearity is missing"),
         ),
     ),
 )

@@ -342,24 +342,23 @@ CARDS = (
         id="glove",
         name="GloVe objective",
         heads=("J", "GloVe"),
-        latex=r"\sum_{i=1}^{n} \sum_{j=1}^{n'} f(X_{ij}) \left(w_i^T v_j + b_i + c_j - "
+        latex=r"\sum_{i=1}^{n} \sum_{j=1}^{m} f(X_{ij}) \left(w_i^T v_j + b_i + c_j - "
         r"\log X_{ij}\right)^2",
         source="Pennington, Socher and Manning, GloVe, EMNLP 2014",
         equation="(8)",
-        inputs=(Input("X", ("n", "n'"), "positive"), Input("w", ("n", "d"), aliases=("W",)),
-                Input("v", ("n'", "d"), aliases=("w̃",)), Input("b", ("n",)),
-                Input("c", ("n'",), aliases=("b̃",))),
-        dims=("n", "n'", "d"),
+        inputs=(Input("X", ("n", "m"), "positive"), Input("w", ("n", "d"), aliases=("W",)),
+                Input("v", ("m", "d"), aliases=("w̃",)), Input("b", ("n",)),
+                Input("c", ("m",), aliases=("b̃",))),
+        dims=("n", "m", "d"),
         output=(),
-        sizes={"n": "n", "n'": "n'", "V": "n"},
-        indices={},
+        sizes={"n": "n", "m": "m"},
         functions={"f": _glove_weight},
         function_dims={"f": lambda dims: dims},
         reference=_glove,
         torch="((X / (1 + X)) * (w @ v.T + b[:, None] + c - X.log()) ** 2).sum()",
         note="The weighting f is left open; `glove-weighting` is the published choice.",
         mistakes=(
-            Mistake(r"\sum_{i=1}^{n} \sum_{j=1}^{n'} f(X_{ij}) \left(w_i^T v_j + b_i + c_j - "
+            Mistake(r"\sum_{i=1}^{n} \sum_{j=1}^{m} f(X_{ij}) \left(w_i^T v_j + b_i + c_j - "
                     r"X_{ij}\right)^2", "the counts lack their logarithm"),
         ),
     ),

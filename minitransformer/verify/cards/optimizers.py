@@ -307,7 +307,7 @@ CARDS = (
         sizes={"n_in": "n_in", "n_out": "n_out", "n_j": "n_in", "n_j+1": "n_out",
                "fan_in": "n_in", "fan_out": "n_out"},
         reference=_xavier,
-        torch="torch.tensor((6 / (n_in + n_out)) ** 0.5)",
+        torch="torch.tensor(6 / (n_in + n_out), dtype=torch.float64).sqrt()",
     ),
     Card(
         id="xavier-variance",
@@ -322,7 +322,7 @@ CARDS = (
         output=(),
         sizes={"n_in": "n_in", "n_out": "n_out", "fan_in": "n_in", "fan_out": "n_out"},
         reference=_xavier_variance,
-        torch="torch.tensor(2 / (n_in + n_out))",
+        torch="torch.tensor(2 / (n_in + n_out), dtype=torch.float64)",
     ),
     Card(
         id="he-variance",
@@ -337,7 +337,7 @@ CARDS = (
         output=(),
         sizes={"n_in": "n_in", "fan_in": "n_in", "n_l": "n_in", "n": "n_in"},
         reference=_he,
-        torch="torch.tensor(2 / n_in)",
+        torch="torch.tensor(2 / n_in, dtype=torch.float64)",
     ),
     Card(
         id="dropout",

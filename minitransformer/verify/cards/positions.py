@@ -159,7 +159,7 @@ CARDS = (
         reference=_rotary,
         torch="(lambda t: torch.stack([x[0::2] * t.cos() - x[1::2] * t.sin(), "
         "x[1::2] * t.cos() + x[0::2] * t.sin()], -1).flatten())"
-        "(m * 10000.0 ** (-torch.arange(0, d, 2) / d))",
+        "(m * 10000.0 ** (-torch.arange(0, d, 2, dtype=torch.float64) / d))",
         kernel="minitransformer.kernels.positional.rotary_forward",
         kernel_call="kernel(x[None], *(getattr(np, f)(float(m) * 10000.0 ** "
         "(-np.arange(0, len(x), 2) / len(x)))[None] for f in ('cos', 'sin')), "

@@ -74,7 +74,7 @@ ATTENTIONS: dict[str, Callable[..., Any]] = {
 MLPS: dict[str, Callable[..., Any]] = {k: _other for k in ("FFN", "MLP", "FeedForward")}
 RESIDUAL = {**NORMS, **ATTENTIONS}
 BLOCK = {**NORMS, **ATTENTIONS, **MLPS}
-STREAM = Input("x", ("d",), aliases=("x_l", "h", "x_l-1", "z", "z_l-1", "z_{l-1}"))
+STREAM = Input("x", ("d",), aliases=("x_l", "X", "x_l-1", "z_l-1"))
 
 
 def _gpt_count(m: Floats, sizes: Any, V: Any, T: Any, d: Any, L: Any) -> Any:
@@ -261,7 +261,7 @@ CARDS = (
         output=(),
         shapes=BLANK,
         reference=lambda m, sizes: _masking(m, sizes, None),
-        torch="torch.tensor(0.15 * 0.8)",
+        torch="torch.tensor(0.15, dtype=torch.float64) * 0.8",
     ),
     Card(
         id="training-flops",
