@@ -12,6 +12,17 @@ from ..backend import Array, default_dtype, to_numpy
 if TYPE_CHECKING:
     from .tensor import Tensor
 
+# Kernels that have longer names than PyTorch's operations.
+_PYTORCH = {
+    "concat": "cat",
+    "divide": "div",
+    "linear": "addmm",
+    "multiply": "mul",
+    "negative": "neg",
+    "power": "pow",
+    "reshape": "view",
+    "subtract": "sub",
+}
 _LINE, _EDGE, _THRESHOLD, _PRECISION = 80, 3, 1000, 4
 
 
@@ -124,7 +135,8 @@ def tensor_repr(x: Tensor) -> str:
 def grad_fn_name(kernel: str) -> str:
     """Return the name that PyTorch's users look for.
 
-    >>> grad_fn_name("layer_norm")
-    'LayerNormBackward0'
+    >>> grad_fn_name("layer_norm"), grad_fn_name("multiply")
+    ('LayerNormBackward0', 'MulBackward0')
     """
+    kernel = _PYTORCH.get(kernel, kernel)
     return "".join(part.capitalize() for part in kernel.split("_")) + "Backward0"

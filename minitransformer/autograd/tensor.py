@@ -375,6 +375,8 @@ class Tensor(Tracked):
         for arg in args:
             if isinstance(arg, Tensor):
                 dtype, device = arg.dtype, arg.device
+            elif arg == "bfloat16":
+                dtype = arg  # refused below, by name
             elif isinstance(arg, (str, builtins.int, Device)) and not isinstance(
                 arg, builtins.bool
             ):
