@@ -123,6 +123,11 @@ def _add_verify(commands: Any) -> None:
     verify.add_argument("--html", metavar="PATH", type=Path, help="also write one HTML page")
     verify.add_argument("--no-color", action="store_true", help="plain text")
     verify.add_argument(
+        "--torch",
+        action="store_true",
+        help="ask PyTorch as a witness also about a single formula (starting it takes a second)",
+    )
+    verify.add_argument(
         "--time-limit",
         metavar="S",
         type=_positive,
@@ -155,6 +160,8 @@ def run_verify(options: argparse.Namespace) -> int:
             raise UsageError(f"{path}: its folder does not exist")
     if options.against is not None:
         options.against = checking.find_card(options.against).id
+    if options.torch and importlib.util.find_spec("torch") is not None:
+        importlib.import_module("torch")
     with _progress(sys.stderr.isatty() and not options.json) as advance:
         report = _verify_target(options, advance)
     _write_reports(report, options)

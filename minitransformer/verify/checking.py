@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,8 @@ from minitransformer.verify.verdict import Finding, Place, Verdict
 SIZE_LIMIT = 10 << 20  # bytes of a document; a paper has a tenth of a megabyte
 FORMULA_LIMIT = 20_000  # characters of one formula
 Advance = Callable[[int, int], None]
+# Importing PyTorch takes a second or more, several times what one formula does.
+WITNESS_WHERE_LOADED = ("formula",)
 
 
 def check(
@@ -450,14 +453,46 @@ def _report(
     started: float,
     notes: list[str] | None = None,
 ) -> Report:
+    version = _torch_version()
+    asked = version is not None and (kind not in WITNESS_WHERE_LOADED or "torch" in sys.modules)
+    if asked:
+        findings = tuple(map(_with_torch, findings))
+    elif version is not None:
+        version += ", not asked"
     return Report(
         source,
         kind,
         findings,
         seconds=time.perf_counter() - started,
-        witnesses={"PyTorch": _torch_version()},
+        witnesses={"PyTorch": version},
         notes=tuple(notes or ()),
     )
+
+
+def _with_torch(finding: Finding) -> Finding:
+    """Say whether PyTorch gives the card's value where the finding was decided."""
+    from minitransformer.verify.torch_oracle import torch_value
+    from minitransformer.verify.worked import UNREADABLE, point_of
+
+    if finding.card is None or "torch" in finding.witnesses:
+        return finding
+    card = find(finding.card)
+    if not card.torch:
+        return finding
+    try:
+        example = finding.counterexample
+        point = card.point(1) if example is None else point_of(card, example.inputs)
+        reference = np.asarray(card.value(FLOATS, point), dtype=np.float64)
+        value = np.asarray(torch_value(card, point), dtype=np.float64)
+    except (*UNREADABLE, RuntimeError):
+        return finding
+    if value.shape != reference.shape:
+        said = f"disagrees with the card: shapes {value.shape} and {reference.shape}"
+    else:
+        off = float(np.max(np.abs(value - reference), initial=0.0))
+        same = off <= 1e-9 * max(1.0, float(np.max(np.abs(reference), initial=0.0)))
+        said = f"{'gives the reference' if same else 'disagrees with the card'}, off by {off:.1e}"
+    return replace(finding, witnesses={**finding.witnesses, "torch": said})
 
 
 def _torch_version() -> str | None:

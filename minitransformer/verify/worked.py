@@ -53,7 +53,7 @@ def work(finding: Finding) -> Working | None:
         return None
     try:
         card = find(finding.card)
-        at = _point(card, point.inputs)
+        at = point_of(card, point.inputs)
         reference = _steps(card.tree(), card, at, point.reference)
     except UNREADABLE:
         return None
@@ -129,7 +129,8 @@ def _inside_out(tree: Expr) -> Iterator[Expr]:
     yield tree
 
 
-def _point(card: Card, inputs: Mapping[str, Any]) -> Point:
+def point_of(card: Card, inputs: Mapping[str, Any]) -> Point:
+    """Return a counterexample's inputs, written as text, as a point of its card."""
     arrays = {name: _exact(value) for name, value in inputs.items()}
     sizes: dict[str, int] = {}
     for item in card.inputs:
