@@ -19,7 +19,7 @@ __all__ = [
 
 
 def _key(generator: Any) -> Key:
-    return next_key() if generator is None else generator.next_key()  # type: ignore[no-any-return]
+    return next_key() if generator is None else generator.next_key()
 
 
 def permutation(n: int, generator: Any = None) -> list[int]:
@@ -30,7 +30,10 @@ def permutation(n: int, generator: Any = None) -> list[int]:
     >>> sorted(permutation(4))
     [0, 1, 2, 3]
     """
-    return np.argsort(uniform(_key(generator), (n,), np.float64), kind="stable").tolist()
+    order: list[int] = np.argsort(
+        uniform(_key(generator), (n,), np.float64), kind="stable"
+    ).tolist()
+    return order
 
 
 class Sampler:
@@ -157,7 +160,7 @@ class WeightedRandomSampler(Sampler):
         probabilities = np.asarray(weights, dtype=np.float64)
         if probabilities.ndim != 1:
             raise ValueError(
-                f"weights should be a 1d sequence but given weights have shape {probabilities.shape}"
+                f"weights should be a 1d sequence, but they have shape {probabilities.shape}"
             )
         if not (probabilities >= 0).all() or not probabilities.sum() > 0:
             raise ValueError("weights must be non-negative numbers, at least one of them positive")

@@ -99,9 +99,9 @@ def _check_integers(name: str, argument: str, value: Tensor) -> None:
 
 
 def _check_range(name: str, argument: str, value: Tensor, size: int, what: str) -> None:
-    """Require every integer of `value` to lie in [0, size)."""
+    """Require every integer of `value` to lie in [0, size); on a GPU that would stop its queue."""
     array = value.array
-    if array.size and (int(array.min()) < 0 or int(array.max()) >= size):
+    if array.size and not value.is_cuda and (int(array.min()) < 0 or int(array.max()) >= size):
         low, high = int(array.min()), int(array.max())
         bad = low if low < 0 else high
         raise IndexError(
@@ -553,9 +553,7 @@ def log_softmax(
     )
 
 
-def dropout(
-    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Set each number to zero with probability `p` and divide the others by 1 - p.
 
     Parameters
@@ -876,6 +874,8 @@ def _check_classes(
     if target.array.dtype.kind == "f":
         return
     _check_integers(name, "target", target)
+    if target.is_cuda:  # looking at the classes would stop the queue
+        return
     ids = target.array
     wrong = ((ids < 0) | (ids >= classes)) & (ids != ignore_index)
     if wrong.any():
@@ -1120,9 +1120,7 @@ def binary_cross_entropy_with_logits(
             f"({tuple(input.shape)})"
         )
     # log sigma(x) and log sigma(-x) are the log-softmax of the pair (x, 0).
-    pair = record(
-        _shape.stack_forward, _shape.stack_backward, input, input.detach() * 0, axis=-1
-    )
+    pair = record(_shape.stack_forward, _shape.stack_backward, input, input.detach() * 0, axis=-1)
     positive, negative = log_softmax(pair, dim=-1).unbind(-1)
     positive = positive * target if pos_weight is None else positive * target * pos_weight
     losses = -(positive + (1 - target) * negative)
@@ -1263,9 +1261,7 @@ def _broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     return np.broadcast_shapes(*shapes)
 
 
-def _check_attention_mask(
-    name: str, mask: Tensor, full: tuple[int, ...], query: Tensor
-) -> Tensor:
+def _check_attention_mask(name: str, mask: Tensor, full: tuple[int, ...], query: Tensor) -> Tensor:
     kind = mask.array.dtype.kind
     if kind not in "bf" or mask.array.dtype.itemsize > max(query.array.dtype.itemsize, 4):
         raise RuntimeError(
@@ -1398,7 +1394,9 @@ def multi_head_attention_forward(
         value = key if same_kv else value.unsqueeze(batch_axis)
         if key_padding_mask is not None and key_padding_mask.ndim == 1:
             key_padding_mask = key_padding_mask.unsqueeze(0)
-    L, B, S = _check_heads_shapes(name, query, key, value, embed_dim_to_check, num_heads, batch_first)
+    L, B, S = _check_heads_shapes(
+        name, query, key, value, embed_dim_to_check, num_heads, batch_first
+    )
     allowed = _Masks(name, B, num_heads, L, S, query)
     if is_causal and attn_mask is None:
         raise RuntimeError(
@@ -1416,7 +1414,9 @@ def multi_head_attention_forward(
         )
     else:
         if in_proj_weight is None:
-            raise RuntimeError(f"{name}: in_proj_weight is None, but use_separate_proj_weight False")
+            raise RuntimeError(
+                f"{name}: in_proj_weight is None, but use_separate_proj_weight False"
+            )
         if key.shape != value.shape:
             raise RuntimeError(
                 f"{name}: key shape {tuple(key.shape)} does not match value shape "
@@ -1440,9 +1440,7 @@ def multi_head_attention_forward(
 
     # (B, L, D) or (L, B, D) to (B, H, L, E): views, nothing is copied.
     order = (0, 2, 1, 3) if batch_first else (1, 2, 0, 3)
-    q, k, v = (
-        t.reshape(t.shape[0], t.shape[1], H, E).permute(*order) for t in (q, k, v)
-    )
+    q, k, v = (t.reshape(t.shape[0], t.shape[1], H, E).permute(*order) for t in (q, k, v))
     dropout_p = dropout_p if training else 0.0
     weights = None
     if need_weights:

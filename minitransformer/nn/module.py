@@ -101,7 +101,10 @@ class _IncompatibleKeys(NamedTuple):
     def __repr__(self) -> str:
         if not self.missing_keys and not self.unexpected_keys:
             return "<All keys matched successfully>"
-        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+        return (
+            f"IncompatibleKeys(missing_keys={self.missing_keys}, "
+            f"unexpected_keys={self.unexpected_keys})"
+        )
 
 
 def _type_name(value: object) -> str:
@@ -130,7 +133,9 @@ def as_host_array(value: Any) -> Any:
         return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
     if hasattr(value, "__array_interface__") or hasattr(value, "__cuda_array_interface__"):
         return value
-    raise TypeError(f"expected a Tensor, a NumPy array or a PyTorch tensor, got {_type_name(value)}")
+    raise TypeError(
+        f"expected a Tensor, a NumPy array or a PyTorch tensor, got {_type_name(value)}"
+    )
 
 
 class Module:
@@ -214,9 +219,7 @@ class Module:
             args = backward.watch_inputs(args)
         result = self.forward(*args, **kwargs)
         for hook, with_kwargs in list(self._forward_hooks.values()):
-            changed = (
-                hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
-            )
+            changed = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
             if changed is not None:
                 result = changed
         return result if backward is None else backward.watch_outputs(result)

@@ -59,7 +59,10 @@ class LayerNorm(Module):
         self.normalized_shape = tuple(shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        for name, present in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
+        for name, present in (
+            ("weight", elementwise_affine),
+            ("bias", elementwise_affine and bias),
+        ):
             value = empty(*self.normalized_shape, device=device, dtype=dtype) if present else None
             self.register_parameter(name, None if value is None else Parameter(value))
         self.reset_parameters()

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..autograd import Tensor
-from ..backend import array_module
 from ..autograd.creation import full
+from ..backend import array_module
 from . import functional as F
 from . import init
 from .activation import GELU, ReLU, SiLU
@@ -170,7 +170,7 @@ class TransformerEncoderLayer(_Layer):
         x = src
         if self.norm_first:
             x = x + self._sa_block(self.norm1(x), src_mask, src_key_padding_mask, is_causal)
-            return x + self._ff_block(self.norm2(x))  # type: ignore[no-any-return]
+            return x + self._ff_block(self.norm2(x))
         x = self.norm1(x + self._sa_block(x, src_mask, src_key_padding_mask, is_causal))
         return self.norm2(x + self._ff_block(x))  # type: ignore[no-any-return]
 
@@ -178,7 +178,13 @@ class TransformerEncoderLayer(_Layer):
         self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
     ) -> Tensor:
         x, _ = self.self_attn(
-            x, x, x, key_padding_mask=padding, need_weights=False, attn_mask=mask, is_causal=is_causal
+            x,
+            x,
+            x,
+            key_padding_mask=padding,
+            need_weights=False,
+            attn_mask=mask,
+            is_causal=is_causal,
         )
         return self.dropout1(x)  # type: ignore[no-any-return]
 
@@ -290,7 +296,7 @@ class TransformerDecoderLayer(_Layer):
         if self.norm_first:
             x = x + self._sa_block(self.norm1(x), *self_masks)
             x = x + self._mha_block(self.norm2(x), memory, *cross_masks)
-            return x + self._ff_block(self.norm3(x))  # type: ignore[no-any-return]
+            return x + self._ff_block(self.norm3(x))
         x = self.norm1(x + self._sa_block(x, *self_masks))
         x = self.norm2(x + self._mha_block(x, memory, *cross_masks))
         return self.norm3(x + self._ff_block(x))  # type: ignore[no-any-return]
@@ -299,7 +305,13 @@ class TransformerDecoderLayer(_Layer):
         self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
     ) -> Tensor:
         x, _ = self.self_attn(
-            x, x, x, key_padding_mask=padding, need_weights=False, attn_mask=mask, is_causal=is_causal
+            x,
+            x,
+            x,
+            key_padding_mask=padding,
+            need_weights=False,
+            attn_mask=mask,
+            is_causal=is_causal,
         )
         return self.dropout1(x)  # type: ignore[no-any-return]
 
@@ -410,7 +422,7 @@ class TransformerEncoder(Module):
                 is_causal=causal,
                 src_key_padding_mask=src_key_padding_mask,
             )
-        return output if self.norm is None else self.norm(output)  # type: ignore[no-any-return]
+        return output if self.norm is None else self.norm(output)
 
 
 class TransformerDecoder(Module):
@@ -477,7 +489,7 @@ class TransformerDecoder(Module):
                 tgt_is_causal=causal,
                 memory_is_causal=memory_is_causal,
             )
-        return output if self.norm is None else self.norm(output)  # type: ignore[no-any-return]
+        return output if self.norm is None else self.norm(output)
 
 
 class Transformer(Module):

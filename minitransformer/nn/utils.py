@@ -9,7 +9,7 @@ from types import GeneratorType
 from typing import Any
 
 from ..autograd import Tensor, no_grad
-from ..backend import array_module
+from ..backend import array_module, quiet
 
 __all__ = [
     "clip_grad_norm_",
@@ -68,8 +68,7 @@ def get_total_norm(
 
         return Tensor(np.zeros((), np.float32))
     xp = array_module(arrays[0])
-    # An overflowing square is what PyTorch returns as inf, without a warning.
-    with xp.errstate(over="ignore", invalid="ignore") if hasattr(xp, "errstate") else no_grad():
+    with quiet(xp):  # a square that overflows makes the norm inf, as in PyTorch
         total = xp.asarray(_norm(xp.stack([_norm(a, norm_type) for a in arrays]), norm_type))
     if error_if_nonfinite and not math.isfinite(float(total)):
         raise RuntimeError(
@@ -104,7 +103,8 @@ def clip_grads_with_norm_(
         return
     for parameter in _as_list(parameters):
         if parameter.grad is not None:
-            parameter.grad.array *= scale
+            with quiet(array_module(parameter.grad.array)):
+                parameter.grad.array *= scale
 
 
 @no_grad()

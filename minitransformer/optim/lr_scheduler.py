@@ -174,7 +174,9 @@ class LambdaLR(LRScheduler):
     ) -> None:
         _check_optimizer(optimizer)
         n = len(optimizer.param_groups)
-        self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * n
+        self.lr_lambdas = (
+            list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * n
+        )
         if len(self.lr_lambdas) != n:
             raise ValueError(f"Expected {n} lr_lambdas, but got {len(self.lr_lambdas)}")
         super().__init__(optimizer, last_epoch)
@@ -189,8 +191,7 @@ class LambdaLR(LRScheduler):
         """Return everything but the optimizer and plain functions; callable objects are kept."""
         state = super().state_dict()
         state["lr_lambdas"] = [
-            None if isinstance(f, types.FunctionType) else dict(f.__dict__)
-            for f in self.lr_lambdas
+            None if isinstance(f, types.FunctionType) else dict(f.__dict__) for f in self.lr_lambdas
         ]
         return state
 

@@ -176,4 +176,3 @@ def sgd_update(
         p -= lr * g
 
     _over_blocks(formula, rows)
-

@@ -48,7 +48,7 @@ def inputs(batch_first: bool, options: dict) -> list[np.ndarray]:
     return arrays if batch_first else [np.ascontiguousarray(a.swapaxes(0, 1)) for a in arrays]
 
 
-def pair(**options) -> tuple:  # noqa: ANN003
+def pair(**options) -> tuple:
     torch.manual_seed(0)
     theirs = torch.nn.MultiheadAttention(D, H, **options)
     with torch.no_grad():  # biases start at zero, which would hide a mistake
@@ -61,7 +61,7 @@ def pair(**options) -> tuple:  # noqa: ANN003
 @pytest.mark.parametrize("need_weights", [True, False])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_options(options, batch_first, need_weights) -> None:  # noqa: ANN001
+def test_options(options, batch_first, need_weights) -> None:
     ours, theirs = pair(batch_first=batch_first, **options)
     for masks in ({}, MASKS["both boolean"]):
         assert_same_module(
@@ -71,13 +71,13 @@ def test_options(options, batch_first, need_weights) -> None:  # noqa: ANN001
 
 @pytest.mark.parametrize("need_weights", [True, False])
 @pytest.mark.parametrize("masks", MASKS.values(), ids=MASKS.keys())
-def test_masks(masks, need_weights) -> None:  # noqa: ANN001
+def test_masks(masks, need_weights) -> None:
     ours, theirs = pair(batch_first=True)
     assert_same_module(ours, theirs, inputs(True, {}), {"need_weights": need_weights, **masks})
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
-def test_unbatched(need_weights) -> None:  # noqa: ANN001
+def test_unbatched(need_weights) -> None:
     ours, theirs = pair()
     args = random_arrays((L, D), (S, D), (S, D))
     for masks in ({}, {"key_padding_mask": padding[1]}, {"attn_mask": random_arrays((H, L, S))[0]}):
@@ -91,22 +91,22 @@ def test_weights_per_head() -> None:
 
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("need_weights", [True, False])
-def test_self_attention_uses_one_projection(batch_first, need_weights) -> None:  # noqa: ANN001
+def test_self_attention_uses_one_projection(batch_first, need_weights) -> None:
     ours, theirs = pair(batch_first=batch_first)
     x = random_arrays((B, L, D))[0]
     for key_is in ("query", "memory"):
 
         class OurSelf(nn.Module):
-            def __init__(self, attention) -> None:  # noqa: ANN001
+            def __init__(self, attention) -> None:
                 super().__init__()
                 self.attention = attention
 
-            def forward(self, x, memory):  # noqa: ANN001, ANN202
+            def forward(self, x, memory):
                 key = x if key_is == "query" else memory  # noqa: B023
                 return self.attention(x, key, key, need_weights=need_weights)
 
         class TheirSelf(torch.nn.Module):
-            def __init__(self, attention) -> None:  # noqa: ANN001
+            def __init__(self, attention) -> None:
                 super().__init__()
                 self.attention = attention
 
@@ -139,7 +139,7 @@ def test_causal_hint_does_not_hide_the_extra_keys() -> None:
 
 @pytest.mark.parametrize("need_weights", [True, False])
 @pytest.mark.parametrize("additive", [True, False])
-def test_a_row_that_may_attend_to_nothing_is_zero(need_weights, additive) -> None:  # noqa: ANN001
+def test_a_row_that_may_attend_to_nothing_is_zero(need_weights, additive) -> None:
     ours = nn.MultiheadAttention(D, H, batch_first=True, bias=False)
     x = mt.tensor(random_arrays((B, L, D))[0], requires_grad=True)
     mask = np.zeros((L, L), bool)
@@ -156,7 +156,7 @@ def test_a_row_that_may_attend_to_nothing_is_zero(need_weights, additive) -> Non
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
-def test_what_padding_holds_does_not_matter(need_weights) -> None:  # noqa: ANN001
+def test_what_padding_holds_does_not_matter(need_weights) -> None:
     ours = nn.MultiheadAttention(D, H, batch_first=True)
     q, k = random_arrays((B, L, D), (B, S, D))
     out = ours(
@@ -169,7 +169,7 @@ def test_what_padding_holds_does_not_matter(need_weights) -> None:  # noqa: ANN0
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
-def test_dropout_acts_in_training_alone(need_weights) -> None:  # noqa: ANN001
+def test_dropout_acts_in_training_alone(need_weights) -> None:
     ours = nn.MultiheadAttention(D, H, dropout=0.5, batch_first=True)
     x = mt.tensor(random_arrays((B, L, D))[0])
 
@@ -234,7 +234,7 @@ ATTENTION = nn.MultiheadAttention(D, H, batch_first=True)
         ),
     ],
 )
-def test_bad_input_is_named(error, text, call) -> None:  # noqa: ANN001
+def test_bad_input_is_named(error, text, call) -> None:
     with pytest.raises(error, match=text):
         call()
 

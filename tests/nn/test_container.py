@@ -10,7 +10,7 @@ import minitransformer as mt
 from minitransformer import nn
 
 
-def names(modules) -> list[str]:  # noqa: ANN001
+def names(modules) -> list[str]:
     return [type(module).__name__ for module in modules]
 
 

@@ -60,36 +60,38 @@ WEIGHT = np.array([0.5, 1.0, 2.0, 0.0, 1.5], np.float32)
     ],
 )
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_cross_entropy(options, smoothing, reduction) -> None:  # noqa: ANN001
+def test_cross_entropy(options, smoothing, reduction) -> None:
     options = {**options, "reduction": reduction, "label_smoothing": smoothing}
     for logits, target in ((X, CLASSES), (IMAGE, IMAGE_CLASSES), (X[0], CLASSES[0:1].reshape(()))):
         assert_same_function(F.cross_entropy, TF.cross_entropy, [logits, target], **options)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_cross_entropy_of_probabilities(reduction) -> None:  # noqa: ANN001
+def test_cross_entropy_of_probabilities(reduction) -> None:
     for options in ({}, {"weight": WEIGHT}, {"label_smoothing": 0.2}):
         assert_same_function(
             F.cross_entropy, TF.cross_entropy, [X, PROBABILITIES], reduction=reduction, **options
         )
-    image = np.moveaxis(np.stack([[PROBABILITIES[:3]] * 2] * 2), -1, 1)[..., 0, :].astype(np.float32)
+    image = np.moveaxis(np.stack([[PROBABILITIES[:3]] * 2] * 2), -1, 1)[..., 0, :].astype(
+        np.float32
+    )
     logits = random_arrays(image.shape)[0]
     assert_same_function(F.cross_entropy, TF.cross_entropy, [logits, image], reduction=reduction)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("options", [{}, {"weight": WEIGHT}, {"ignore_index": 2}])
-def test_nll_loss(options, reduction) -> None:  # noqa: ANN001
+def test_nll_loss(options, reduction) -> None:
     for logs, target in ((X, CLASSES), (IMAGE, IMAGE_CLASSES), (X[0], CLASSES[0:1].reshape(()))):
-        assert_same_function(F.nll_loss, TF.nll_loss, [logs, target], reduction=reduction, **options)
+        assert_same_function(
+            F.nll_loss, TF.nll_loss, [logs, target], reduction=reduction, **options
+        )
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_mse_and_binary_losses(reduction) -> None:  # noqa: ANN001
+def test_mse_and_binary_losses(reduction) -> None:
     assert_same_function(F.mse_loss, TF.mse_loss, [X, Y], reduction=reduction)
-    assert_same_function(
-        F.mse_loss, TF.mse_loss, [X, Y], reduction=reduction, weight=np.abs(Y)
-    )
+    assert_same_function(F.mse_loss, TF.mse_loss, [X, Y], reduction=reduction, weight=np.abs(Y))
     binary = (
         F.binary_cross_entropy_with_logits,
         TF.binary_cross_entropy_with_logits,
@@ -102,7 +104,7 @@ def test_mse_and_binary_losses(reduction) -> None:  # noqa: ANN001
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0, float("inf")])
-def test_normalize(p) -> None:  # noqa: ANN001
+def test_normalize(p) -> None:
     for dim in (0, 1, -1):
         assert_same_function(F.normalize, TF.normalize, [X], p=p, dim=dim)
 
@@ -116,7 +118,7 @@ def test_normalize_of_zero_is_zero_with_a_finite_gradient() -> None:
 
 
 @pytest.mark.parametrize("widths", [(1, 2), (0, 0, 2, 1), (-1, 2, 1, -2), (-1, -1)])
-def test_pad(widths) -> None:  # noqa: ANN001
+def test_pad(widths) -> None:
     assert_same_function(F.pad, TF.pad, [X], pad=widths)
     assert_same_function(F.pad, TF.pad, [X], pad=widths, value=3.5)
 
@@ -155,9 +157,7 @@ def test_feed_forward_is_its_three_steps() -> None:
 
 
 def test_feed_forward_dropout_is_the_module_formula() -> None:
-    x, w1, b1, w2, b2 = (
-        mt.tensor(a) for a in random_arrays((2, 3, 4), (6, 4), (6,), (5, 6), (5,))
-    )
+    x, w1, b1, w2, b2 = (mt.tensor(a) for a in random_arrays((2, 3, 4), (6, 4), (6,), (5, 6), (5,)))
     mt.manual_seed(3)
     fused = F.feed_forward(x, w1, b1, w2, b2, "gelu", dropout_p=0.4)
     mt.manual_seed(3)
@@ -202,7 +202,11 @@ Q = mt.ones(1, 2, 3, 4)
         (TypeError, "replaced", lambda: F.cross_entropy(ONE, mt.tensor([0, 1]), reduce=True)),
         (IndexError, "target 7", lambda: F.nll_loss(ONE, mt.tensor([0, 7]))),
         (RuntimeError, "integers", lambda: F.nll_loss(ONE, mt.ones(2))),
-        (ValueError, "must be the same", lambda: F.binary_cross_entropy_with_logits(ONE, mt.ones(3))),
+        (
+            ValueError,
+            "must be the same",
+            lambda: F.binary_cross_entropy_with_logits(ONE, mt.ones(3)),
+        ),
         (RuntimeError, "non-negative, found -1", lambda: F.one_hot(mt.tensor([-1]))),
         (RuntimeError, "num_classes=2, found 2", lambda: F.one_hot(mt.tensor([2]), 2)),
         (RuntimeError, "pairs", lambda: F.pad(ONE, (1,))),
@@ -247,7 +251,7 @@ Q = mt.ones(1, 2, 3, 4)
         ),
     ],
 )
-def test_bad_input_is_named(error, text, call) -> None:  # noqa: ANN001
+def test_bad_input_is_named(error, text, call) -> None:
     with pytest.raises(error, match=text):
         call()
 
@@ -267,7 +271,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
-def test_attention_is_pytorchs(shapes) -> None:  # noqa: ANN001
+def test_attention_is_pytorchs(shapes) -> None:
     arrays = random_arrays(*shapes)
     L, S = shapes[0][-2], shapes[1][-2]
     allowed = np.tril(np.ones((L, S), bool), 1)
@@ -303,7 +307,8 @@ def test_the_mask_says_who_may_attend() -> None:
 
 def test_a_learned_bias_gets_its_gradient() -> None:
     q, k, v, bias = (
-        mt.tensor(a, requires_grad=True) for a in random_arrays((2, 3, 4), (2, 3, 4), (2, 3, 4), (3, 3))
+        mt.tensor(a, requires_grad=True)
+        for a in random_arrays((2, 3, 4), (2, 3, 4), (2, 3, 4), (3, 3))
     )
     F.scaled_dot_product_attention(q, k, v, bias).sum().backward()
     assert bias.grad is not None and (bias.grad != 0).any()

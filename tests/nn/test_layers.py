@@ -37,7 +37,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("build", "shape"), CASES.values(), ids=CASES.keys())
-def test_same_as_pytorch(build, shape) -> None:  # noqa: ANN001
+def test_same_as_pytorch(build, shape) -> None:
     torch.manual_seed(0)
     assert_same_module(build(nn), build(torch.nn), random_arrays(shape))
 
@@ -112,7 +112,7 @@ def test_dropout_scales_what_it_keeps_and_rests_in_evaluation() -> None:
         (IndexError, "dimension out of range", lambda: nn.Softmax(dim=2)(mt.ones(1))),
     ],
 )
-def test_bad_input_is_named(error, text, call) -> None:  # noqa: ANN001
+def test_bad_input_is_named(error, text, call) -> None:
     with pytest.raises(error, match=text):
         call()
 

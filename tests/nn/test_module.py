@@ -166,7 +166,9 @@ def test_modes_and_gradients() -> None:
 
 def test_apply_visits_children_first() -> None:
     seen: list[str] = []
-    nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh())).apply(lambda m: seen.append(type(m).__name__))
+    nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh())).apply(
+        lambda m: seen.append(type(m).__name__)
+    )
     assert seen == ["ReLU", "Tanh", "Sequential", "Sequential"]
 
 
@@ -214,8 +216,8 @@ def test_full_backward_hook_sees_pytorchs_gradients() -> None:
     ours.load_state_dict(theirs.state_dict())
     seen: dict[str, list[np.ndarray]] = {"ours": [], "theirs": []}
 
-    def hook(which: str):  # noqa: ANN202
-        def see(module, grad_input, grad_output):  # noqa: ANN001, ANN202
+    def hook(which: str):
+        def see(module, grad_input, grad_output):
             seen[which] += [grad_input[0].detach().numpy(), grad_output[0].detach().numpy()]
 
         return see
@@ -243,7 +245,7 @@ def test_full_backward_hook_can_replace_the_gradient() -> None:
 
 
 def test_repr_is_pytorchs() -> None:
-    def build(nn):  # noqa: ANN001, ANN202
+    def build(nn):
         return nn.Sequential(
             OrderedDict(
                 embedding=nn.Embedding(4, 2, padding_idx=-1),
@@ -260,7 +262,7 @@ def test_repr_is_pytorchs() -> None:
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 def test_repr_of_a_transformer_is_pytorchs() -> None:
-    def text(nn) -> str:  # noqa: ANN001
+    def text(nn) -> str:
         model = nn.Transformer(8, 2, 2, 2, 16, batch_first=True)
         # PyTorch's output projection is a subclass with a name of its own.
         return repr(model).replace("NonDynamicallyQuantizableLinear", "Linear")

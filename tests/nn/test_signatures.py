@@ -18,6 +18,7 @@ ADDED = {
     "F.feed_forward": "our fused kernel",
     "F.gated_feed_forward": "our fused kernel",
     "F.rotary": "our kernel",
+    "init.skip_random": "loading a checkpoint needs no random start",
 }
 EXTRA_ARGUMENTS = {
     "F.multi_head_attention_forward": {"batch_first"},  # keyword-only; spares transpositions
@@ -88,25 +89,33 @@ def without_extra(path: str, found: list[tuple[str, Any]]) -> list[tuple[str, An
     return [(name, default) for name, default in found if name not in EXTRA_ARGUMENTS.get(path, ())]
 
 
-@pytest.mark.parametrize(("path", "ours", "theirs"), places(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("path", "ours", "theirs"), places(), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_arguments_are_pytorchs(path: str, ours: Any, theirs: Any) -> None:
     assert without_extra(path, arguments(ours)) == arguments(theirs)
 
 
-@pytest.mark.parametrize(("path", "ours", "theirs"), methods(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("path", "ours", "theirs"), methods(), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_method_arguments_are_pytorchs(path: str, ours: Any, theirs: Any) -> None:
     assert without_extra(path, arguments(ours)) == arguments(theirs)
 
 
 def test_keyword_only_arguments_are_keyword_only() -> None:
     kinds = {
-        name: p.kind for name, p in inspect.signature(F.scaled_dot_product_attention).parameters.items()
+        name: p.kind
+        for name, p in inspect.signature(F.scaled_dot_product_attention).parameters.items()
     }
     assert kinds["scale"] is kinds["enable_gqa"] is inspect.Parameter.KEYWORD_ONLY
     with pytest.raises(TypeError):
-        torch.nn.functional.scaled_dot_product_attention(*[torch.ones(1, 1)] * 3, None, 0.0, False, 1.0)
+        torch.nn.functional.scaled_dot_product_attention(
+            *[torch.ones(1, 1)] * 3, None, 0.0, False, 1.0
+        )
 
 
 def test_additions_are_not_pytorchs() -> None:
     for path in ADDED:
-        assert not hasattr(torch.nn.functional, path.removeprefix("F."))
+        place, name = path.split(".")
+        assert not hasattr({"F": torch.nn.functional, "init": torch.nn.init}[place], name)

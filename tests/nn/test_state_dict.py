@@ -1,4 +1,4 @@
-"""state_dict and load_state_dict: PyTorch's keys and shapes, every complaint at once, all or nothing."""
+"""state_dict and load_state_dict: PyTorch's keys, every complaint at once, all or nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BUILDERS = {
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS.keys())
-def test_keys_shapes_and_values_travel_both_ways(build) -> None:  # noqa: ANN001
+def test_keys_shapes_and_values_travel_both_ways(build) -> None:
     ours, theirs = build(nn), build(torch.nn)
     state = theirs.state_dict()
     assert [(k, tuple(v.shape)) for k, v in ours.state_dict().items()] == [
@@ -64,9 +64,7 @@ def test_loading_copies() -> None:
 
 def test_assign_takes_the_arrays_over() -> None:
     layer = nn.Linear(2, 1)
-    layer.load_state_dict(
-        {"weight": np.ones((1, 2)), "bias": np.ones(1)}, assign=True
-    )
+    layer.load_state_dict({"weight": np.ones((1, 2)), "bias": np.ones(1)}, assign=True)
     assert layer.weight.dtype == mt.float64 and type(layer.weight) is nn.Parameter
 
 
