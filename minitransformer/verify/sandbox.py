@@ -79,7 +79,7 @@ def load(
     time_limit : float, default 10.0
         Seconds that one call may take before its process is killed.
     memory_limit : int, default 4 GiB
-        Bytes of address space the process may use.
+        Bytes of memory the process may use.
 
     Returns
     -------

@@ -331,7 +331,9 @@ def main() -> None:
     incoming, outgoing = int(sys.argv[1]), int(sys.argv[2])
     job, _ = receive(incoming)
     for limit, value in (
-        (resource.RLIMIT_AS, job["memory"]),
+        # Memory that can be written to; a CUDA runtime reserves far more addresses than that.
+        (resource.RLIMIT_DATA, job["memory"]),
+        (resource.RLIMIT_AS, max(8 * job["memory"], 1 << 36)),
         (resource.RLIMIT_CPU, job["cpu"]),
         (resource.RLIMIT_FSIZE, job["output"]),
         (resource.RLIMIT_CORE, 0),
