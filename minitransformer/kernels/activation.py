@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..backend import Array, array_module, map_blocks
+from . import cuda
 from .elementwise import erf_array
 
 SQRT_HALF = math.sqrt(0.5)
@@ -244,13 +245,17 @@ def gelu_forward(x: Array, *, approximate: str = "none") -> tuple[Array, tuple[A
     forms = {"none": "gelu", "tanh": "gelu_tanh"}
     if approximate not in forms:
         raise ValueError(f"approximate must be 'none' or 'tanh', found {approximate!r}")
-    y, _ = _forward(forms[approximate], x)
-    return y, (x, forms[approximate])
+    form = forms[approximate]
+    if cuda.fits(x):
+        return cuda.gelu_forward(x, form == "gelu_tanh"), (x, form)
+    return _forward(form, x)[0], (x, form)
 
 
 def gelu_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array]:
     """Return ``(dx,)``."""
     x, form = saved
+    if cuda.fits(x, dy):
+        return (cuda.gelu_backward(dy, x, form == "gelu_tanh"),)
     return _backward(form, dy, x)
 
 

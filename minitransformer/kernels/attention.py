@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, Key, array_module, random_bits, run_blocks
+from . import cuda
 from .dropout import keep_threshold
 from .linear import product
 
@@ -52,9 +53,10 @@ class _Problem:
         self.is_causal = is_causal
         self.scale = scale
         self.dropout_p, self.key = dropout_p, key
-        # Masked keys may hold NaN or inf, which 0 · NaN would let through.
-        self.hostile = (mask is not None or is_causal) and not (
-            bool(self.xp.isfinite(K).all()) and bool(self.xp.isfinite(V).all())
+        # Masked keys may hold NaN or inf, which 0 · NaN would let through. A GPU is not asked,
+        # because the answer would stop its queue.
+        self.hostile = (mask is not None or is_causal) and (
+            self.xp is not np or not (np.isfinite(K).all() and np.isfinite(V).all())
         )
 
     def tiles(self, whole_queries: bool = False) -> list[_Tile]:
@@ -153,23 +155,20 @@ class _Problem:
         return kept.reshape(b, -1, R * (tile.queries.stop - tile.queries.start), kept.shape[-1])
 
     def weigh(self, P: Array, tile: _Tile, keys: slice) -> Array:
-        """Return P V, in which a weight of a hidden key meets no NaN."""
+        """Return P V, in which a weight of zero meets no NaN and no infinity."""
         V = self.V[tile.batch, tile.heads, keys]
         if not self.hostile:
             return product(P, V)
         xp = self.xp
-        finite = xp.isfinite(V)
-        O = product(P, xp.where(finite, V, V.dtype.type(0)))
-        hidden = self.hidden(tile, keys)
-        for j in xp.nonzero(~finite.all(axis=(0, 1, 3)))[0].tolist():
-            bad = xp.where(finite[:, :, j], V.dtype.type(0), V[:, :, j])[:, :, None, None]
-            part = self.unfolded(P, tile)[..., j, None] * bad
-            if hidden is not None:
-                seen = ~xp.broadcast_to(hidden, self.unfolded(P, tile).shape)[..., j, None]
-                part = xp.where(seen, part, V.dtype.type(0))
-            # a weight of zero on a finite entry must add nothing: 0 · 0 above
-            O += part.reshape(O.shape)
-        return O
+        O = product(P, xp.where(xp.isfinite(V), V, V.dtype.type(0)))
+        weighted = (P != 0).astype(V.dtype)
+        above, below, nan = (
+            product(weighted, bad.astype(V.dtype)) > 0
+            for bad in (math.inf == V, -math.inf == V, xp.isnan(V))
+        )
+        O = xp.where(above, V.dtype.type(math.inf), O)
+        O = xp.where(below, V.dtype.type(-math.inf), O)
+        return xp.where(nan | (above & below), V.dtype.type(math.nan), O)
 
 
 def _check(
@@ -321,7 +320,9 @@ def attention_forward(
         O[tile.batch, tile.heads, :, tile.queries] = p.unfolded(o, tile)
         lse[tile.batch, tile.heads, :, tile.queries] = p.unfolded(row_lse, tile)
 
-    if O.size or lse.size:
+    if cuda.attention_fits(Q, K, V, mask, dropout_p):
+        cuda.attention_forward(p.Q, p.K, p.V, p.mask, O, lse, scale, is_causal)
+    elif O.size or lse.size:
         run_blocks(work, p.tiles())
     out = O.reshape(*Q.shape[:-1], Ev)
     options = (is_causal, scale, dropout_p, key, mask_gradient)
@@ -377,7 +378,10 @@ def attention_backward(
             dQs *= scale
             dQ[tile.batch, tile.heads, :, queries] = p.unfolded(dQs, tile)
 
-    if dQ.size or dK.size or dV.size:
+    if cuda.attention_fits(Q, K, V, mask, dropout_p):
+        arrays = p.Q, p.K, p.V, p.mask, dO5, O5, lse, dQ, dK, dV
+        cuda.attention_backward(*arrays, scale, is_causal)
+    elif dQ.size or dK.size or dV.size:
         run_blocks(work, p.tiles(whole_queries=True))
     if dmask is not None:
         dmask = _sum_to_mask(dmask.reshape(*Q.shape[:-1], S), mask.shape)

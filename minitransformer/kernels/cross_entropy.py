@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module, run_rows
+from . import cuda
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -134,7 +135,9 @@ def cross_entropy_forward(
         losses[r] = xp.where(counted[r], loss, wide.type(0)) if hard else loss
 
     wide = np.dtype(wide)
-    if losses.size:
+    if cuda.fits(logits) and hard and w is None and not label_smoothing:
+        cuda.cross_entropy_forward(logits, target, losses, top, lse, ignore_index)
+    elif losses.size:
         run_rows(work, N, V, like=logits)
     if reduction == "none":
         out, share = losses, None
@@ -145,7 +148,7 @@ def cross_entropy_forward(
         with np.errstate(all="ignore"):
             out, share = losses.sum() / total, wide.type(1) / total
     out = xp.asarray(out).astype(logits.dtype, copy=False)
-    return out, (logits, target, w, top, lse, counted, share, label_smoothing)
+    return out, (logits, target, w, top, lse, counted, share, label_smoothing, ignore_index)
 
 
 def _weighted_sum(xp: Any, weight: Array, log_p: Array) -> Array:
@@ -161,7 +164,7 @@ def _total_weight(xp: Any, target: Array, counted: Any, w: Array | None, wide: A
 
 def cross_entropy_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, Array | None, None]:
     """Return ``(dlogits, dtarget, None)``; `dtarget` for target probabilities alone."""
-    logits, target, w, top, lse, counted, share, smoothing = saved
+    logits, target, w, top, lse, counted, share, smoothing, ignore_index = saved
     xp = array_module(logits)
     N, V = logits.shape
     hard = target.dtype.kind != "f"
@@ -192,6 +195,9 @@ def cross_entropy_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, 
         # select, do not multiply: an ignored row may hold a NaN, or the mean be 0/0
         dlogits[r] = xp.where(counted[r, None], d, d.dtype.type(0)) if hard else d
 
-    if dlogits.size:
+    if cuda.fits(logits) and hard and w is None and not smoothing:
+        wide = scale.astype(lse.dtype, copy=False)
+        cuda.cross_entropy_backward(logits, target, top, lse, wide, dlogits, ignore_index)
+    elif dlogits.size:
         run_rows(work, N, V, like=logits)
     return dlogits, dtarget, None

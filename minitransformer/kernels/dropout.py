@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Key, array_module, blocks, random_bits, run_blocks
+from . import cuda
 
 ELEMENTS = 32768  # of one block; a multiple of 8, as `random_bits` wants
 
@@ -25,7 +26,7 @@ def keep_threshold(p: float) -> int:
 
 
 def drop(x: Array, p: float, key: Key, start: int = 0) -> Array:
-    """Return x · keep / (1 - p), where element i of `x` meets element ``start + i`` of the stream."""
+    """Return x · keep / (1 - p); element i of `x` meets element ``start + i`` of the stream."""
     xp = array_module(x)
     if p == 1.0:
         return xp.zeros_like(x)
@@ -34,8 +35,10 @@ def drop(x: Array, p: float, key: Key, start: int = 0) -> Array:
 
 
 def _drop_in_blocks(x: Array, p: float, key: Key) -> Array:
-    keep_threshold(p)
+    threshold = keep_threshold(p)
     xp = array_module(x)
+    if cuda.fits(x) and p < 1.0:
+        return cuda.dropout(x, threshold, 1.0 / (1.0 - p), key)
     flat = xp.ascontiguousarray(x).reshape(-1)
     out = xp.empty_like(flat)
 

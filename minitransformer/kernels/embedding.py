@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module, blocks, run_blocks
+from .shape import scatter_sum
 
 ROWS = 1024  # of one block of the gathered rows
 
@@ -77,14 +78,7 @@ def embedding_forward(
 def embedding_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[None, Array]:
     """Return ``(None, dweight)``."""
     ids, (V, D), padding_idx = saved
-    xp = array_module(dout)
-    dweight = xp.zeros((V, D), dout.dtype)
-    flat = ids.reshape(-1)
-    if flat.size:
-        order = xp.argsort(flat, kind="stable")
-        rows = dout.reshape(-1, D)[order]
-        present, starts = xp.unique(flat[order], return_index=True)
-        dweight[present] = xp.add.reduceat(rows, starts, axis=0)
+    dweight = scatter_sum(ids.reshape(-1), dout.reshape(-1, D), V)
     if padding_idx is not None:
         dweight[padding_idx] = 0
     return None, dweight

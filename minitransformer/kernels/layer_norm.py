@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, array_module, row_blocks, run_blocks, run_rows
+from . import cuda
 
 
 def check_normalized(name: str, x: Array, normalized_ndim: int, **parameters: Array | None) -> None:
@@ -107,7 +108,9 @@ def layer_norm_forward(
             x_hat += shift
         y[r] = x_hat
 
-    if rows.size:
+    if cuda.fits(rows, gain, shift):
+        cuda.layer_norm_forward(rows, gain, shift, y, mean, rstd, eps)
+    elif rows.size:
         run_rows(work, *rows.shape, like=rows)
     return y.reshape(x.shape), (x, weight, mean, rstd, bias is not None, normalized_ndim)
 
@@ -139,7 +142,9 @@ def layer_norm_backward(
         dx_hat *= rstd[r]
         dx[r] = dx_hat
 
-    if rows.size:
+    if cuda.fits(rows, dy_rows, gain):
+        dgain, dshift = cuda.layer_norm_backward(dy_rows, rows, gain, mean, rstd, dx)
+    elif rows.size:
         run_blocks(work, range(len(parts)))
     shape = x.shape[x.ndim - normalized_ndim :]
     dweight = None if weight is None else dgain.sum(axis=0).astype(x.dtype, copy=False)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import Array, array_module, is_cuda
+from . import cuda
 from .elementwise import Saved, unbroadcast
 
 # -- the same elements in another shape ----------------------------------------------
@@ -319,8 +320,11 @@ def gather_corner(name: str, shape: tuple[int, ...], index: Array, axis: int) ->
 
 
 def check_range(ids: Array, n: int, what: str, negative: bool = True) -> None:
-    """Raise IndexError unless all `ids` are below `n` and not below 0, or -n if `negative`."""
-    if ids.size:
+    """Raise IndexError unless all `ids` are below `n` and not below 0, or -n if `negative`.
+
+    On a GPU nobody looks: the answer would stop its queue.
+    """
+    if ids.size and not is_cuda(ids):
         low, high = int(ids.min()), int(ids.max())
         if high >= n or low < (-n if negative else 0):
             wrong = high if high >= n else low
@@ -365,10 +369,10 @@ def scatter_sum(places: Array, rows: Array, n: int) -> Array:
 
     Notes
     -----
-    The rows are sorted by place, and each run of equal places is summed: one call
-    of ``add.reduceat`` on the CPU; on a device, sums over 1, 2, 4, ... neighbours of
-    one run, so that no two threads ever add to one place and the result is the
-    same every time.
+    The rows are sorted by place, and each run of equal places is summed: a block
+    each in ``cuda/scatter_sum.cu``, one call of ``add.reduceat`` on the CPU, and for
+    other types on a device sums over 1, 2, 4, ... neighbours of one run. No two threads
+    ever add to one place, so the result is the same every time.
 
     Examples
     --------
@@ -379,7 +383,10 @@ def scatter_sum(places: Array, rows: Array, n: int) -> Array:
     out: Array = xp.zeros((n, rows.shape[1]), dtype=rows.dtype)
     if rows.size == 0:
         return out
-    order = xp.argsort(places, kind="stable") if xp is np else xp.argsort(places)
+    if cuda.fits(rows):
+        cuda.scatter_sum(places, rows, out)
+        return out
+    order = xp.argsort(places, kind="stable")
     places, rows = places[order], rows[order]
     first = xp.concatenate([xp.ones(1, dtype=bool), places[1:] != places[:-1]])
     starts = xp.nonzero(first)[0]

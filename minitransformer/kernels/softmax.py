@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import Array, array_module, run_rows
+from . import cuda
 
 
 def softmax_rows(x: Array, out: Array) -> None:
@@ -23,7 +24,12 @@ def log_softmax_rows(x: Array, out: Array) -> None:
     out -= xp.log(xp.exp(out).sum(axis=-1, keepdims=True))
 
 
-def _rowwise(formula: Callable[..., None], arrays: tuple[Array, ...], axis: int) -> Array:
+def _rowwise(
+    formula: Callable[..., None],
+    arrays: tuple[Array, ...],
+    axis: int,
+    fused: Callable[..., None] | None = None,
+) -> Array:
     """Apply a formula for rows along any axis: ``formula(*blocks, out_block)``."""
     xp = array_module(arrays[0])
     moved = [xp.moveaxis(a, axis, -1) for a in arrays]
@@ -34,7 +40,9 @@ def _rowwise(formula: Callable[..., None], arrays: tuple[Array, ...], axis: int)
     def work(r: slice) -> None:
         formula(*[a[r] for a in rows], out[r])
 
-    if out.size:
+    if fused is not None and cuda.fits(*rows):
+        fused(*rows, out)
+    elif out.size:
         run_rows(work, *out.shape, like=out)
     return xp.moveaxis(out.reshape(shape), -1, axis)
 
@@ -76,7 +84,7 @@ def softmax_forward(x: Array, *, axis: int = -1) -> tuple[Array, tuple[Any, ...]
     >>> softmax_forward(np.array([0.0, 0.0]))[0].tolist()
     [0.5, 0.5]
     """
-    P = _with_axis(x, lambda v: _rowwise(softmax_rows, (v,), axis))
+    P = _with_axis(x, lambda v: _rowwise(softmax_rows, (v,), axis, cuda.softmax_forward))
     return P, (P, axis)
 
 
@@ -91,7 +99,7 @@ def softmax_backward(dP: Array, saved: tuple[Any, ...]) -> tuple[Array]:
 
     if P.ndim == 0:
         return (_rowwise(formula, (dP[None], P[None]), axis)[0],)
-    return (_rowwise(formula, (dP, P), axis),)
+    return (_rowwise(formula, (dP, P), axis, cuda.softmax_backward),)
 
 
 def log_softmax_forward(x: Array, *, axis: int = -1) -> tuple[Array, tuple[Any, ...]]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from minitransformer.backend.cuda import signatures
+
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "minitransformer" / "kernels" / "cuda"
-_SIGNATURE = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)', re.S)
 _TYPES = {
     "int": ctypes.c_int,
     "long long": ctypes.c_longlong,
@@ -27,16 +28,8 @@ _TYPES = {
 _built = Path(tempfile.mkdtemp(prefix="minitransformer-shim-"))
 
 
-def signatures(source: str) -> dict[str, list[str]]:
-    """Return each kernel's parameter declarations."""
-    return {
-        name: [" ".join(p.split()) for p in parameters.split(",")]
-        for name, parameters in _SIGNATURE.findall(source)
-    }
-
-
 class Program:
-    """One compiled `.cu` file; ``program(name, grid, threads, *arguments)`` runs a kernel.
+    """One compiled `.cu` text; ``program(name, grid, threads, *arguments)`` runs a kernel.
 
     `mistakes` are (old, new) replacements in the source, each of which must apply: a
     planted mistake that finds nothing to spoil would prove nothing.
@@ -44,16 +37,16 @@ class Program:
 
     def __init__(
         self,
-        file: str,
+        source: str,
         *,
         defines: Mapping[str, Any] = {},
         mistakes: tuple[tuple[str, str], ...] = (),
     ) -> None:
         common = (SOURCES / "common.cuh").read_text()
-        source = (SOURCES / file).read_text().replace('#include "common.cuh"', common)
+        source = source.replace('#include "common.cuh"', common)
         source = source.replace("#pragma once", "")
         for old, new in mistakes:
-            assert old in source, f"nothing to spoil: {old!r} is not in {file}"
+            assert old in source, f"nothing to spoil: {old!r} is not in the source"
             source = source.replace(old, new, 1)
         self.kernels = signatures(source)
         doors = "\n".join(_door(name, p) for name, p in self.kernels.items())
@@ -84,6 +77,11 @@ class Program:
         fault = door(*map(ctypes.c_uint, (x, y, threads, seed)), *converted)
         if fault:
             raise RuntimeError(f"{name}: {fault.decode()}")
+
+
+def compiled(file: str, mistakes: tuple[tuple[str, str], ...] = ()) -> Program:
+    """Compile one of the package's files, spoiled or not."""
+    return Program((SOURCES / file).read_text(), mistakes=mistakes)
 
 
 def _door(name: str, parameters: list[str]) -> str:

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from minitransformer.backend import Key, random_bits
+from minitransformer.backend.cuda import signatures
 from minitransformer.kernels import (
     activation,
     attention,
     cross_entropy,
-    embedding,
     layer_norm,
+    shape,
     softmax,
 )
 
-from .shim import SOURCES, Program, signatures
+from .shim import SOURCES, Program, compiled
 
 SEEDS = range(2)
 RUNS: dict[str, Callable[[Program, int], None]] = {}
@@ -92,15 +93,26 @@ def check_cross_entropy(program: Program, seed: int) -> None:
     N, V = 6, 90
     logits, scale = noise(1, N, V) * 20, noise(2, N)
     target = np.array([0, 89, -100, 7, 7, 31])
-    loss, lse = np.zeros((2, N), np.float32)
-    program("cross_entropy_forward", (N,), 64, logits, target, loss, lse, V, -100, seed=seed)
+    loss, top, lse = np.zeros((3, N), np.float32)
+    program("cross_entropy_forward", (N,), 64, logits, target, loss, top, lse, V, -100, seed=seed)
     exact, saved = cross_entropy.cross_entropy_forward(
         logits.astype(float), target, None, reduction="none"
     )
     close(loss, exact)
     dlogits = np.full_like(logits, np.nan)
     program(
-        "cross_entropy_backward", (N,), 64, logits, target, lse, scale, dlogits, V, -100, seed=seed
+        "cross_entropy_backward",
+        (N,),
+        64,
+        logits,
+        target,
+        top,
+        lse,
+        scale,
+        dlogits,
+        V,
+        -100,
+        seed=seed,
     )
     close(dlogits, cross_entropy.cross_entropy_backward(scale.astype(float), saved)[0])
 
@@ -154,19 +166,14 @@ def check_adamw(program: Program, seed: int) -> None:
         close(found, expected)
 
 
-@covers("embedding_backward")
-def check_embedding(program: Program, seed: int) -> None:
-    ids, dout = np.array([3, 1, 3, 3, 0, 7, 1]), noise(1, 7, 50)
-    order = np.argsort(ids, kind="stable")
-    present, starts = np.unique(ids[order], return_index=True)
-    dweight = np.zeros((9, 50), np.float32)
-    program(
-        "embedding_backward", (len(present),), 64, dout, order, np.append(starts, 7), present,
-        dweight, 50, seed=seed,
-    )  # fmt: skip
-    table = np.zeros((9, 50))
-    _, saved = embedding.embedding_forward(ids, table)
-    close(dweight, embedding.embedding_backward(dout.astype(float), saved)[1])
+@covers("scatter_sum")
+def check_scatter_sum(program: Program, seed: int) -> None:
+    places, rows = np.array([3, 1, 3, 3, 0, 7, 1]), noise(1, 7, 50)
+    order = np.argsort(places, kind="stable")
+    starts = np.searchsorted(places[order], np.arange(10))
+    out = np.full((9, 50), np.nan, np.float32)
+    program("scatter_sum", (9,), 64, rows, order, starts, out, 50, seed=seed)
+    close(out, shape.scatter_sum(places, rows.astype(float), 9))
 
 
 @covers(
@@ -245,7 +252,7 @@ def test_every_kernel_is_run() -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_matches_float64_in_any_warp_order(file: str) -> None:
-    program = Program(file)
+    program = compiled(file)
     checks = {RUNS[name] for name in program.kernels}
     for check in checks:
         for seed in SEEDS:
@@ -263,7 +270,7 @@ MISTAKES = [
     ("softmax.cu", "expf(load(x, row + i) - top) / sum", "expf(load(x, row + i)) / sum"),
     ("softmax.cu", "float top = slots[0];", "float top = 0.0f;"),
     ("softmax.cu", "(load(dP, row + i) - dot)", "(load(dP, row + i) + dot)"),
-    ("cross_entropy.cu", "logf(sum) + top", "logf(sum)"),
+    ("cross_entropy.cu", "load(logits, row + y) - top", "load(logits, row + y)"),
     ("cross_entropy.cu", "i == y ? 1.0f : 0.0f", "i == 0 ? 1.0f : 0.0f"),
     ("cross_entropy.cu", "y == ignore_index ? 0.0f : p * s", "p * s"),
     ("activation.cu", "rest == 0.0f ? 0.0f : ", "x * 0.0f + "),
@@ -274,7 +281,7 @@ MISTAKES = [
     ("dropout.cu", ">= threshold", "< threshold"),
     ("adamw.cu", "/ root + eps", "+ eps"),
     ("adamw.cu", "* decay -", "-"),
-    ("embedding.cu", "k < last", "k < last - 1"),
+    ("scatter_sum.cu", "k < last", "k < last - 1"),
     ("attention.cu", "key > query", "key >= query"),
     ("attention.cu", "l[r] * decay + warp_sum(p)", "l[r] + warp_sum(p)"),
     ("attention.cu", "top == -INFINITY ? 0.0f : top", "top"),
@@ -294,7 +301,7 @@ MISTAKES = [
     ("file", "old", "new"), MISTAKES, ids=[f"{m[0]}-{i}" for i, m in enumerate(MISTAKES)]
 )
 def test_planted_mistakes_are_caught(file: str, old: str, new: str) -> None:
-    program = Program(file, mistakes=((old, new),))
+    program = compiled(file, ((old, new),))
 
     def caught(name: str, seed: int) -> bool:
         try:
@@ -309,6 +316,6 @@ def test_planted_mistakes_are_caught(file: str, old: str, new: str) -> None:
 def test_a_barrier_that_not_all_reach_is_reported() -> None:
     declaration = "__shared__ float slots[WARP];"
     leave = declaration + " if (threadIdx.x == 40) return;"
-    program = Program("softmax.cu", mistakes=((declaration, leave),))
+    program = compiled("softmax.cu", ((declaration, leave),))
     with pytest.raises(RuntimeError, match="left"):
         check_softmax(program, 0)
