@@ -11,7 +11,6 @@ What does not exist here raises an error that names it.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import math
 from types import SimpleNamespace
@@ -308,6 +307,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f".{name}", __name__)
     if name in _REFUSED:
         raise AttributeError(f"minitransformer has no `torch.{name}`: {_REFUSED[name]}")
+    import difflib
+
     near = difflib.get_close_matches(name, globals(), n=3)
     hint = f"; nearest: {', '.join(near)}" if near else ""
     raise AttributeError(f"minitransformer has no `torch.{name}`{hint}")

@@ -6,11 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..kernels import linear
 from .arithmetic import add, mul
-from .operands import matched, run, wrap
+from .operands import matched, run
 from .reductions import sum
 from .shapes import diagonal, expand, permute, reshape, unsqueeze
 from .tape import Tracked
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """Return the matrix product; leading dimensions broadcast, vectors are rows or columns."""
-    if isinstance(input, np.ndarray):  # array @ tensor
-        input = wrap(input)
     for x, label in ((input, "input"), (other, "other")):
         if not isinstance(x, Tracked):
             raise TypeError(f"matmul: argument '{label}' must be Tensor, found {type(x).__name__}")
