@@ -39,7 +39,7 @@ class Bound:
 
 def sides(e: Expr) -> tuple[Expr | None, tuple[Expr, ...], tuple[str, ...]]:
     """Split a relation or chain into its left-hand side and the claims after it."""
-    if e.op == "relation" and e.value in ("=", "≈", ":=", "≡", "∝", "∼", "≜", "←", "∈", "≤", "≥"):
+    if e.op == "relation" and e.value in ("=", "≈", ":=", "≔", "≡", "∝", "∼", "≜", "←", "∈", "≤", "≥"):
         return e.args[0], e.args[1:], (str(e.value),)
     if e.op == "chain":
         return e.args[0], e.args[1:], tuple(e.value)

@@ -296,6 +296,12 @@ def _reading(
     full: bool,
 ) -> Finding:
     lhs, claims, signs = sides(e)
+    if lhs is None and e.op == "call" and "scale" in card.up_to and len(e.args) == 1:
+        lhs, claims = e, e.args  # O(n² d)
+    claims = tuple(
+        c.args[0] if c.op == "call" and str(c.value) in ("O", "𝒪", "Θ") and len(c.args) == 1
+        and "scale" in card.up_to else c for c in claims
+    )
     own = head_of(lhs)
     usable = {k: v for k, v in definitions.items() if k != own and card.bind(k) is None}
     findings = []
@@ -359,6 +365,9 @@ def _claim(
         bound = bind(substitute(claim, fixed), card, lhs, declarations)
     reading = show(claim)
     typed = interpret(bound, card)
+    if not typed.good and bound.unknown:
+        renamed = _by_renaming(claim, bound, card, reading)
+        return renamed or _undecided(bound, card, reading)
     if not typed.good:
         return _untyped(typed, bound, card, reading, full)
     if bound.unknown:
@@ -455,7 +464,7 @@ def _with_unknown(
         if not typed.good:
             continue
         if not named:
-            if _quick_equal(typed, fixed, card):
+            if quick_equal(typed, fixed, card):
                 right.append(text)
             continue
         finding = _typed(typed, fixed, card, reading, full and not found, False)
@@ -481,12 +490,7 @@ def _with_unknown(
             witnesses={**free.witnesses, **witnesses}, counterexample=None,
         )
     if len(bound.unknown) > 1:
-        listed = ", ".join(bound.unknown)
-        return replace(
-            free, verdict=Verdict.UNDER_SPECIFIED, detail=listed,
-            explanation=f"The symbols {listed} are given no meaning, so nothing can be decided.",
-            witnesses={**free.witnesses, **witnesses}, counterexample=None, equals_instead="",
-        )
+        return replace(_undecided(bound, card, reading), witnesses=witnesses)
     lead = next(iter(found.values()), free)
     told = "; ".join(
         f"with {symbol} = {c['value']}: {c['verdict']}"
@@ -500,9 +504,20 @@ def _with_unknown(
     )
 
 
-def _quick_equal(typed: Typed, bound: Bound, card: Card) -> bool:
+def quick_equal(typed: Typed, bound: Bound, card: Card) -> bool:
+    """Return whether some reading of a formula agrees with a card in float64 everywhere."""
     return any(
         compare(term_value(i.term), card, bound.extra, certify=False).equal for i in typed.good
+    )
+
+
+def _undecided(bound: Bound, card: Card, reading: str) -> Finding:
+    listed = ", ".join(bound.unknown)
+    plural = len(bound.unknown) > 1
+    return _finding(
+        card, Verdict.UNDER_SPECIFIED, reading, detail=listed,
+        explanation=f"The symbol{'s' if plural else ''} {listed} {'are' if plural else 'is'} given "
+        "no meaning, so nothing can be decided.",
     )
 
 
@@ -516,7 +531,7 @@ def _by_renaming(claim: Expr, bound: Bound, card: Card, reading: str) -> Finding
     for names in itertools.permutations(missing, len(unknown)):
         trial = bind(substitute(claim, {u: name(t) for u, t in zip(unknown, names)}), card)
         typed = interpret(trial, card)
-        if typed.good and not trial.unknown and _quick_equal(typed, trial, card):
+        if typed.good and not trial.unknown and quick_equal(typed, trial, card):
             shown = ", ".join(f"{u} = {t}" for u, t in zip(unknown, names))
             return _finding(
                 card, Verdict.UNDER_SPECIFIED, reading, detail=", ".join(unknown),
@@ -868,7 +883,7 @@ def _equals_card(bound: Bound, other: Card) -> bool:
         typed = interpret(trial, other)
     except (IllTyped, Unbound):
         return False
-    return bool(typed.good) and not trial.unknown and _quick_equal(typed, trial, other)
+    return bool(typed.good) and not trial.unknown and quick_equal(typed, trial, other)
 
 
 _MISTAKES: dict[int, list[tuple[str, str, Callable[[Point], Any]]]] = {}
@@ -1000,3 +1015,272 @@ def _repair(i: Interpretation, bound: Bound, card: Card) -> repair.Repair | None
 
 def _typed_repair(bound: Bound, card: Card) -> repair.Repair | None:
     return _search(bound, card, (Convention(), Convention(product="dot")), budget=500, depth=2)
+
+
+# -- Python functions --------------------------------------------------------------
+
+
+def decide_function(fn: Callable[..., Any], card: Card | str) -> Finding:
+    """Decide whether a Python function on NumPy arrays computes a card.
+
+    The function is called with the card's inputs in order, or by name where its
+    parameters are named like them. It runs in float64 and, unmodified, on object arrays
+    of balls; constants it rounds itself (``np.sqrt(3)``) limit the agreement to about
+    50 bits, and a difference counts only well above that.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes arrays, returns an array.
+    card : Card or str
+        What to compare with, or its name.
+    """
+    card = find(card) if isinstance(card, str) else card
+    wanted = _arguments(fn, card)
+    reading = f"{getattr(fn, '__name__', 'function')}({', '.join(wanted)})"
+    worst = 0.0
+    exact = True
+    shapes = set()
+    probes = battery(card)
+    compute = _function_value(fn, card, wanted)
+    for probe in probes:
+        try:
+            value = np.asarray(compute(probe.point, FLOATS), dtype=np.float64)
+        except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
+            return _finding(card, Verdict.DIFFERENT, reading,
+                            explanation=f"It fails on a valid input: {error}.")
+        if value.shape != probe.floats.shape:
+            return _finding(
+                card, Verdict.WRONG_SHAPE, reading,
+                detail=f"{value.shape}, not {probe.floats.shape}",
+                explanation=f"It returns shape {value.shape} where {card.name} has "
+                f"{probe.floats.shape}.")
+        if not np.isfinite(probe.floats).all():
+            continue
+        gap = discrepancy(value, probe.floats)
+        shapes.add(tuple(sorted(probe.point.sizes.items())))
+        if gap > 1e-9:
+            return _function_differs(compute, card, probe, reading)
+        worst = max(worst, gap)
+    bits = 50
+    for probe in probes:
+        try:
+            kind, found = settle(compute, probe, probe.point)
+        except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError):
+            exact = False
+            break
+        if kind != "equal":
+            exact = False
+            break
+        bits = min(200, found) if exact else 50
+    if len(shapes) < 2 and card.dims:
+        return _finding(card, Verdict.UNDER_SPECIFIED, reading,
+                        explanation="Fewer than two shapes could be compared.")
+    bits = BITS if exact else 50
+    return _finding(
+        card, Verdict.EQUAL_SUPPORTED, reading, detail=f"{len(probes)} points, {bits} bits",
+        witnesses={"points": len(probes), "shapes": len(shapes), "bits": bits,
+                   "max_relative_error": worst})
+
+
+def _arguments(fn: Callable[..., Any], card: Card) -> tuple[str, ...]:
+    """Return the card's inputs in the order of a function's parameters."""
+    import inspect
+
+    order = tuple(i.name for i in card.inputs)
+    try:
+        parameters = [
+            p for p in inspect.signature(fn).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+    except (TypeError, ValueError):
+        return order
+    named = []
+    for p in parameters:
+        found = card.bind(p.name) or card.bind(p.name.upper()) or card.bind(_greek(p.name))
+        if found is None:
+            break
+        named.append(found.name)
+    if len(named) >= len(order) and len(set(named[: len(order)])) == len(order):
+        return tuple(named[: len(order)])
+    return order
+
+
+def _greek(name: str) -> str:
+    letters = {"gamma": "γ", "beta": "β", "eps": "ε", "epsilon": "ε", "alpha": "α", "theta": "θ",
+               "sigma": "σ", "mu": "μ", "beta1": "β_1", "beta2": "β_2", "lam": "λ"}  # fmt: skip
+    return letters.get(name.lower(), name)
+
+
+def _function_value(fn: Callable[..., Any], card: Card, wanted: tuple[str, ...]) -> Compute:
+    def compute(point: Point, m: Any) -> Any:
+        values = [m.array(point.inputs[k]) for k in wanted]
+        values = [
+            np.array(v) if isinstance(v, np.ndarray) and v.ndim else
+            (v.item() if hasattr(v, "item") else v) for v in values
+        ]
+        with np.errstate(all="ignore"):
+            return fn(*values)
+
+    return compute
+
+
+def _function_differs(compute: Compute, card: Card, probe: Any, reading: str) -> Finding:
+    up_to = _rotated(compute, card)
+    if up_to:
+        return _finding(card, Verdict.EQUAL_UP_TO, reading, detail=up_to[0], explanation=up_to[1])
+    near = approximation(compute, card)
+    if near:
+        return _finding(card, Verdict.APPROXIMATES, reading, detail=near[0], explanation=near[1])
+    small = shrink.shrink(card, compute, probe.point)
+    outcome = Outcome("different", probe=probe, point=probe.point)
+    try:
+        counter = certificate(compute, card, small, outcome)
+    except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError):
+        counter = _uncertified(compute, card, small, probe.seed)
+    verdict = (Verdict.DIFFERENT_CERTIFIED if counter.certificate.get("disjoint")
+               else Verdict.DIFFERENT)
+    found = shrink.coincidences(
+        card, lambda p: discrepancy(compute(p, FLOATS), card.value(FLOATS, p)) < 1e-9)
+    said: list[str] = []
+    equals = ""
+    extra: dict[str, Any] = {}
+    if {"Q", "K"} <= {x.name for x in card.inputs}:
+        fit = explain.fit_attention(card, compute, probe.point)
+        if fit is not None and fit.inner is not None:
+            outer = fit.outer.text()
+            unit = fit.outer.exponent == 0 and abs(fit.outer.coefficient - 1) < 1e-9
+            equals = f"attention with scale {fit.inner.text()}"
+            equals = equals if unit else f"{outer} times {equals}"
+            said.append(f"It equals {equals}.")
+            extra["row_sum"] = outer
+    if not equals:
+        ratio = explain.constant_ratio(card, compute, battery(card))
+        if ratio is not None:
+            equals = f"{explain._neat(ratio)} times {card.name}"
+            said.append(f"It is {equals}.")
+    known = explain.resembles(_mistakes(card), probe, compute(probe.point, FLOATS))
+    if known:
+        said.append(f"A known mistake: {known[0]}" + (f" (seen in {known[1]})." if known[1] else "."))
+        extra["mistake"] = {"says": known[0], "seen": known[1]}
+    return _finding(card, verdict, reading, counterexample=counter, coincidences=found,
+                    explanation=" ".join(said), equals_instead=equals, witnesses=extra)
+
+
+def _uncertified(compute: Compute, card: Card, point: Point, seed: int) -> Counterexample:
+    return Counterexample(
+        {k: _texts(v) for k, v in point.inputs.items()},
+        np.asarray(compute(point, FLOATS), dtype=np.float64).tolist(),
+        np.asarray(card.value(FLOATS, point)).tolist(),
+        {"sizes": dict(point.sizes), "seed": seed, "disjoint": False,
+         "why": "the function does not run on exact balls"},
+    )
+
+
+def _rotated(compute: Compute, card: Card) -> tuple[str, str] | None:
+    """Return whether a function is the card after a fixed permutation of components."""
+    if "permutation" not in card.up_to:
+        return None
+    vector = card.inputs[0].name
+    for probe in battery(card)[:4]:
+        point = probe.point
+        x = point.inputs[vector]
+        n = len(x)
+        order = [*range(0, n, 2), *range(1, n, 2)]  # pairs to halves
+        moved = Point({**point.inputs, vector: x[order]}, point.sizes, point.functions)
+        try:
+            value = np.asarray(compute(moved, FLOATS), dtype=np.float64)
+        except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+            return None
+        if discrepancy(value, probe.floats[order]) > 1e-9:
+            return None
+    return ("permutation",
+            f"It is {card.name} with components stored by halves instead of by pairs: "
+            "the same map after a fixed permutation.")
+
+
+# -- formulas of one name ------------------------------------------------------------
+
+
+def contradictions(
+    formulas: Sequence[tuple[str, Expr]],
+    definitions: Mapping[str, Expr] | None = None,
+    card: Card | str | None = None,
+) -> list[Finding]:
+    """Compare formulas of the same name with each other.
+
+    Parameters
+    ----------
+    formulas : sequence of (str, Expr)
+        Names with the whole equation or its right-hand side, in document order.
+    definitions : mapping, optional
+        Steps of a derivation, substituted before the comparison.
+    card : Card or str, optional
+        Gives the symbols their dimensions; found by `match` otherwise.
+
+    Returns
+    -------
+    list of Finding
+        One DIFFERENT-CERTIFIED finding for each pair that cannot both hold;
+        ``witnesses["pair"]`` holds the two positions in `formulas`.
+    """
+    from minitransformer.verify.matching import match
+
+    known = dict(definitions or {})
+    out: list[Finding] = []
+    for i, j in itertools.combinations(range(len(formulas)), 2):
+        (name_i, a), (name_j, b) = formulas[i], formulas[j]
+        if name_i != name_j or a == b:
+            continue
+        lhs_a, claims_a, _ = sides(a)
+        lhs_b, claims_b, _ = sides(b)
+        own = {k: v for k, v in known.items() if k != name_i}
+        left, right = inline(claims_a[-1], own), inline(claims_b[-1], own)
+        chosen = find(card) if isinstance(card, str) else card
+        if chosen is None:
+            matched = match(a, definitions=own) or match(b, definitions=own)
+            if not matched:
+                continue
+            chosen = matched[0]
+        finding = _pair(left, right, lhs_a, chosen, name_i)
+        if finding is not None:
+            out.append(replace(finding, witnesses={**finding.witnesses, "pair": (i, j)}))
+    return out
+
+
+def _pair(left: Expr, right: Expr, lhs: Expr | None, card: Card, shared: str) -> Finding | None:
+    """Return a finding if two formulas of one quantity differ, else None."""
+    bound_a, bound_b = bind(left, card, lhs), bind(right, card, lhs)
+    a, b = interpret(bound_a, card), interpret(bound_b, card)
+    if not a.good or not b.good:
+        return None
+    extra = tuple({x.name: x for x in (*bound_a.extra, *bound_b.extra)}.values())
+    names = tuple(x.name for x in (*card.inputs, *extra))
+    term = b.good[0].term
+
+    def reference(m: Any, sizes: Mapping[str, int], *values: Any) -> Any:
+        point = Point({}, sizes, card.functions)
+        return Evaluator(point, m, dict(zip(names, values)))(term)
+
+    other = replace(card, inputs=(*card.inputs, *extra), reference=reference)
+    compute = term_value(a.good[0].term)
+    outcome = compare(compute, other)
+    if outcome.kind != "certified":
+        return None
+    assert outcome.point is not None
+    small = shrink.shrink(other, compute, outcome.point)
+    first, second = show(left), show(right)
+    return _finding(
+        card, Verdict.DIFFERENT_CERTIFIED, f"{first}  against  {second}", detail="contradiction",
+        explanation=f"Two formulas are given for {shared} and they contradict each other: "
+        f"{first} is not {second}.",
+        counterexample=certificate(compute, other, small, outcome))
+
+
+def __getattr__(attribute: str) -> Any:
+    """Offer `match` here too, where callers look for it."""
+    if attribute == "match":
+        from minitransformer.verify.matching import match
+
+        return match
+    raise AttributeError(attribute)

@@ -456,6 +456,8 @@ class Elaborator:
         kind = {"expect": "mean", "average": "mean"}.get(kind, kind)
         if not variable:
             return self._reduction(kind, self(e.args[0]), e)
+        if len(e.args) == 2:
+            return self._big_where(e, kind, variable)
         lower = upper = None
         dim: str | None = None
         if len(e.args) >= 3:
@@ -488,6 +490,28 @@ class Elaborator:
         if dim is None:
             free = free | lower.free | upper.free  # type: ignore[union-attr]
         return Term("big", args, (kind, variable, dim), body.dims, e.span, free=free)  # type: ignore[arg-type]
+
+    def _big_where(self, e: Expr, kind: str, variable: str) -> Term:
+        """A sum with a condition: over i ≠ j, i < t."""
+        body, condition = e.args
+        if condition.op != "relation" or condition.value in ("∈", "∼", "∝"):
+            raise Unbound(f"a sum over {variable} with that condition", e.span, "construct")
+        index = _Index(variable)
+        outer = self._scope.get(variable)
+        self._scope[variable] = index
+        try:
+            inner = self(body)
+            if index.dim is None:
+                raise Unbound(variable, e.span, "index")
+            inner, test = self(body), self(condition)
+        finally:
+            if outer is None:
+                del self._scope[variable]
+            else:
+                self._scope[variable] = outer
+        free = (inner.free | test.free) - {variable}
+        return Term("bigwhere", (inner, test), (kind, variable, index.dim), inner.dims, e.span,
+                    free=free)
 
     # -- functions ----------------------------------------------------------
 

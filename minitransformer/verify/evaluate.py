@@ -551,6 +551,9 @@ class Evaluator:
             first = two(first, value)
         return first
 
+    def _bigwhere(self, t: Term) -> Any:
+        return self._big(t)
+
     def _big(self, t: Term) -> Any:
         kind, variable, dim = t.value
         if dim is not None:
@@ -564,6 +567,8 @@ class Evaluator:
         values = []
         for k in span:
             self._at[variable] = k
+            if t.op == "bigwhere" and self(t.args[1]) == 0:
+                continue
             values.append(self(t.args[0]))
         if before is None:
             self._at.pop(variable, None)

@@ -62,6 +62,18 @@ def _mu(m: Floats, sizes: Any, Q: Any, K: Any, V: Any) -> Any:
     return _mix(m, [softmax_loop(m, row) for row in S], V)
 
 
+def _dot_products(m: Floats, sizes: Any, Q: Any, K: Any) -> Any:
+    return _scores(m, Q, K, m.number(1))
+
+
+def _scaled_scores(m: Floats, sizes: Any, Q: Any, K: Any) -> Any:
+    return _scores(m, Q, K, 1 / m.sqrt(m.number(len(Q[0]))))
+
+
+def _weighted(m: Floats, sizes: Any, P: Any, V: Any) -> Any:
+    return _mix(m, P, V)
+
+
 def _masked(m: Floats, sizes: Any, Q: Any, K: Any, V: Any, M: Any) -> Any:
     S = _scores(m, Q, K, 1 / m.sqrt(m.number(len(Q[0]))))
     P = [softmax_loop(m, [s + b for s, b in zip(row, bias)]) for row, bias in zip(S, M)]
@@ -195,6 +207,7 @@ CARDS = (
         name="µP attention, scaled by 1/d",
         aliases=("mup attention", "µP attention", "muP attention"),
         heads=("Attention",),
+        explicit=True,
         latex=r"\mathrm{softmax}\left(\frac{QK^T}{d_k}\right)V",
         source="Yang et al., Tensor Programs V, NeurIPS 2021, arXiv:2203.03466",
         equation="Definition 4.1: 1/d attention",
@@ -208,6 +221,52 @@ CARDS = (
         kernel_call="kernel(Q[None], K[None], V[None], None, scale=1 / Q.shape[-1])[0][0]",
         note="µP divides by d on purpose, so that a wide model's logits stay put while "
         "training; it is not the attention of Vaswani et al.",
+    ),
+    Card(
+        id="attention-scores",
+        name="Dot-product scores",
+        aliases=("similarity matrix", "attention scores", "query-key products"),
+        heads=("S", "scores", "E", "e", "score", "sim", "e_ij", "s_ij"),
+        latex=r"QK^T",
+        source=VASWANI,
+        equation="section 3.2.1: the dot products of a query with all keys",
+        inputs=(Q, K),
+        dims=("n_q", "n_k", "d_k"),
+        output=("n_q", "n_k"),
+        sizes={k: v for k, v in SIZES.items() if v != "d_v"},
+        reference=_dot_products,
+        torch="Q @ K.T",
+    ),
+    Card(
+        id="attention-scores-scaled",
+        name="Scaled dot-product scores",
+        aliases=("scaled scores",),
+        heads=("S", "scores", "E", "e", "score", "A", "e_ij", "s_ij"),
+        latex=r"\frac{QK^T}{\sqrt{d_k}}",
+        source=VASWANI,
+        equation="(1), the argument of the softmax",
+        inputs=(Q, K),
+        dims=("n_q", "n_k", "d_k"),
+        output=("n_q", "n_k"),
+        sizes={k: v for k, v in SIZES.items() if v != "d_v"},
+        reference=_scaled_scores,
+        torch="Q @ K.T / Q.shape[-1] ** 0.5",
+    ),
+    Card(
+        id="attention-output",
+        name="Weighted sum of the values",
+        aliases=("weighted values",),
+        heads=("O", "Output", "Z", "o", "output"),
+        latex=r"WV",
+        source=VASWANI,
+        equation="(1), the product with V",
+        inputs=(Input("W", ("n_q", "n_k"), "simplex",
+                      aliases=("P", "A", "α", "weights", "attn")), V),
+        dims=("n_q", "n_k", "d_v"),
+        output=("n_q", "d_v"),
+        sizes={k: v for k, v in SIZES.items() if v != "d_k"},
+        reference=_weighted,
+        torch="W @ V",
     ),
     Card(
         id="masked-attention",

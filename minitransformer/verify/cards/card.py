@@ -113,7 +113,7 @@ class Card:
     where: str = ""
     sampler: Callable[[random.Random, Mapping[str, int], Fraction], Mapping[str, Any]] | None = None
     alternatives: tuple[str, ...] = ()  # equal forms, published too
-    plain: bool = True  # False: no formula of its own to mutate (a rule in words)
+    explicit: bool = False  # matched only where the text names it
 
     def tree(self) -> Expr:
         """Return the published form as a tree in the card's own symbols."""

@@ -1,0 +1,162 @@
+"""Find the cards that a formula resembles: by its name, its symbols and its structure."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from minitransformer.verify.binding import bind, head_of, inline, sides
+from minitransformer.verify.cards import cards
+from minitransformer.verify.cards.card import Card, formula_tree
+from minitransformer.verify.dimensions import IllTyped, Unbound, canonical_function
+from minitransformer.verify.expression import Expr
+
+ENOUGH = 0.55  # what a formula without a known name must reach
+NAMED = 0.2  # what one with a card's name must reach
+SMALL = 6  # trees up to this many nodes resemble too much to go without a name
+
+
+def features(e: Expr) -> frozenset[str]:
+    """Return what a formula consists of: functions, operators with roles, and symbols.
+
+    Examples
+    --------
+    >>> from minitransformer.verify.expression import call, name
+    >>> sorted(features(call("softmax", name("x"))))
+    ['call softmax', 'name x', 'softmax(name)']
+    """
+    found = set()
+    for node in e.walk():
+        if node.op == "call":
+            function = canonical_function(str(node.value))[0]
+            found.add(f"call {function}")
+            found.update(f"{function}({a.op})" for a in node.args if a.op != "keyword")
+        elif node.op == "name":
+            found.add(f"name {node.value}")
+        elif node.op == "number":
+            if node.value not in (0, 1, 2):
+                found.add(f"number {node.value}")
+        elif node.op == "big":
+            found.add(f"big {node.value[0]}")
+        elif node.op in ("sqrt", "transpose", "norm", "cases", "matrix", "concat", "pow", "div",
+                         "hadamard", "expect", "var", "abs"):
+            inner = node.args[0].op if node.args else ""
+            found.update((node.op, f"{node.op}({inner})"))
+        elif node.op == "add":
+            found.add("add")
+            if any(a.op == "neg" for a in node.args):
+                found.add("subtract")
+    return frozenset(found)
+
+
+def _in_card_symbols(e: Expr, card: Card) -> Expr:
+    def change(node: Expr) -> Expr:
+        if node.op != "name":
+            return node
+        found = card.bind(str(node.value))
+        if found is not None:
+            return Expr("name", (), found.name, node.span)
+        if node.value in card.sizes:
+            return Expr("name", (), card.sizes[node.value], node.span)
+        return node
+
+    return e.map(change)
+
+
+@functools.lru_cache(maxsize=1)
+def _profiles() -> tuple[tuple[Card, tuple[frozenset[str], ...], int], ...]:
+    out = []
+    for card in cards():
+        texts = (card.latex, *card.alternatives, *(m.formula for m in card.mistakes))
+        trees = []
+        for text in texts:
+            tree = _in_card_symbols(formula_tree(text), card)
+            trees.append(tree)
+        size = sum(1 for _ in trees[0].walk())
+        out.append((card, tuple(features(t) for t in trees), size))
+    return tuple(out)
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum() or c in "'̂̃")
+
+
+def resemblance(e: Expr, card: Card, profiles: tuple[frozenset[str], ...]) -> float:
+    """Return how much of a formula and of a card's forms is shared, from 0 to 1."""
+    own = features(_in_card_symbols(e, card))
+    if not own:
+        return 0.0
+    return max(len(own & p) / len(own | p) for p in profiles if p or own)
+
+
+def match(
+    claim: Any,
+    context: str = "",
+    *,
+    definitions: Mapping[str, Expr] | None = None,
+) -> tuple[Card, ...]:
+    """Return the cards a formula resembles, best first; an empty tuple for none.
+
+    Parameters
+    ----------
+    claim : str, Expr, reading or sequence of readings
+        The formula.
+    context : str
+        The text around it; a card named there is preferred.
+    definitions : mapping, optional
+        Formulas of the names used, as for `decide`.
+
+    Examples
+    --------
+    >>> match("LayerNorm(x) = (x - μ) / (σ + ε) * γ + β")[0].id
+    'layer-norm'
+    >>> match("E = m c^2")
+    ()
+    """
+    from minitransformer.verify.decide import plausible, trees
+
+    e = plausible(trees(claim))[0][0]
+    lhs, claims, signs = sides(e)
+    if lhs is None and e.op == "call" and str(e.value) in ("O", "𝒪", "Θ") and len(e.args) == 1:
+        lhs, claims = e, e.args
+    head = _plain(head_of(lhs))
+    nearby = context.lower()
+    scored: list[tuple[float, int, Card]] = []
+    plain = claims[-1] if claims else e
+    bodies = [c for c in claims if c.op not in ("name", "number")] or [plain]
+    for order, (card, profiles, size) in enumerate(_profiles()):
+        named = bool(head) and head in {_plain(h) for h in card.heads}
+        spoken = any(
+            len(word) > 3 and word.lower() in nearby
+            for word in (card.name, card.id.replace("-", " "), *card.aliases)
+        )
+        if card.explicit and not spoken:
+            continue
+        likeness = max(resemblance(body, card, profiles) for body in bodies)
+        score = likeness + (0.6 if named else 0.0) + (0.25 if spoken else 0.0)
+        enough = NAMED if named else ENOUGH
+        if size <= SMALL and not named and not (spoken and likeness >= ENOUGH):
+            continue
+        if head and not named and not spoken and likeness < 0.75:
+            continue
+        if likeness >= enough:
+            scored.append((score, -order, card))
+    scored.sort(reverse=True, key=lambda s: s[:2])
+    best = [card for _, _, card in scored[:6]]
+    equal = [c for c in best if "≈" not in signs and _equal(claims, lhs, c, definitions or {})]
+    return tuple(equal + [c for c in best if c not in equal])
+
+
+def _equal(
+    claims: tuple[Expr, ...], lhs: Expr | None, card: Card, definitions: Mapping[str, Expr]
+) -> bool:
+    from minitransformer.verify.decide import interpret, quick_equal
+
+    own = {k: v for k, v in definitions.items() if k != head_of(lhs) and card.bind(k) is None}
+    try:
+        bound = bind(inline(claims[-1], own), card, lhs)
+        typed = interpret(bound, card)
+        return bool(typed.good) and not bound.unknown and quick_equal(typed, bound, card)
+    except (IllTyped, Unbound, IndexError, KeyError):
+        return False
