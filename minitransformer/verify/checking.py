@@ -400,8 +400,8 @@ class LiveFunction:
         """Return the result as a NumPy array."""
         if self.failure is not None:
             raise self.failure
-        first = self._once(args, kwargs)
         exact = any(isinstance(a, np.ndarray) and a.dtype == object for a in args)
+        first = self._once(args, kwargs, exact)
         if not exact and self._once(args, kwargs).tobytes() != first.tobytes():
             self.failure = sandbox.SandboxError(
                 "unsteady", "gives different results for the same inputs"
@@ -418,7 +418,9 @@ class LiveFunction:
             if self._once(args, kwargs).tobytes() != before:
                 raise sandbox.SandboxError("unsteady", "remembers earlier calls")
 
-    def _once(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NDArray[Any]:
+    def _once(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], exact: bool = False
+    ) -> NDArray[Any]:
         from minitransformer.verify import sandbox_child as child
 
         given = [child.to_framework(a, self.framework) for a in args]
@@ -427,8 +429,12 @@ class LiveFunction:
             with np.errstate(all="ignore"):
                 result, _ = child.to_numpy(self.function(*given, **named))
         except child.WrongReturn as error:
+            if exact:
+                raise TypeError(str(error)) from None
             raise sandbox.SandboxError("type", str(error)) from None
         except Exception as error:
+            if exact:
+                raise TypeError(str(error)) from None
             text = " ".join(f"{type(error).__name__}: {error}".split())[:400]
             raise sandbox.SandboxError("raised", text) from None
         for before, after in zip([*args, *kwargs.values()], [*given, *named.values()], strict=True):
