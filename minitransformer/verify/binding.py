@@ -66,7 +66,8 @@ def substitute(e: Expr, values: Mapping[str, Expr]) -> Expr:
 
     def change(node: Expr) -> Expr:
         if node.op == "name" and node.value in values:
-            return replace(values[node.value], span=node.span)
+            # Every node of the definition is marked where the name stands.
+            return values[node.value].map(lambda part: replace(part, span=node.span))
         return node
 
     return e.map(change) if values else e
@@ -217,7 +218,8 @@ class Binder:
         if target in self.card.sizes or target in self.card.dims:
             return replace(e, value=target)
         if target in self.card.derived:
-            return replace(self(self.card.derived_tree(target), scope), span=e.span)
+            inner = self(self.card.derived_tree(target), scope)
+            return inner.map(lambda part: replace(part, span=e.span))
         split = self._indexed(e, target, scope)
         if split is not None:
             return split

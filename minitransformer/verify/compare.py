@@ -157,7 +157,7 @@ def settle(compute: Compute, probe: Probe, point: Point) -> tuple[str, Any]:
         try:
             with precision(bits) as m:
                 claimed = compute(point, m)
-        except CannotEvaluate as error:
+        except (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError) as error:
             return "undefined", str(error)
         reference = probe.balls(bits)
         if np.shape(claimed) != np.shape(reference):
@@ -224,7 +224,7 @@ def compare(
         try:
             value = compute(point, FLOATS)
             gap = discrepancy(value, probe.floats)
-        except (CannotEvaluate, ValueError, TypeError, OverflowError, FloatingPointError):
+        except (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError):
             gap, value = np.inf, None
         if gap <= 1e-7:
             continue

@@ -55,6 +55,7 @@ from minitransformer.verify.evaluate import (
     Evaluator,
     Point,
     evaluate,
+    precision,
 )
 from minitransformer.verify.expression import Expr, name, number
 from minitransformer.verify.verdict import Counterexample, Finding, Place, Verdict
@@ -239,12 +240,22 @@ def decide(
     card = find(card) if isinstance(card, str) else card
     readings = plausible(trees(claim))
     findings = [
-        _reading(expr, note, card, declarations or {}, definitions or {}, full)
+        _guarded(expr, note, card, declarations or {}, definitions or {}, full)
         for expr, note in readings
     ]
     text = claim if isinstance(claim, str) else ""
     out = _agree(findings, [n for _, n in readings])
     return replace(out, place=Place("", 0, text))
+
+
+def _guarded(e: Expr, *rest: Any) -> Finding:
+    """Judge one reading; whatever cannot be evaluated is refused, never called equal."""
+    try:
+        return _reading(e, *rest)
+    except (CannotEvaluate, Unbound, IllTyped, RecursionError) as error:
+        card = rest[1]
+        return _finding(card, Verdict.UNDER_SPECIFIED, show(e), detail=str(error),
+                        explanation=f"It cannot be evaluated: {error}.")
 
 
 def plausible(readings: Sequence[tuple[Expr, str]]) -> Sequence[tuple[Expr, str]]:
@@ -311,12 +322,96 @@ def _reading(
         )
     worst = min(findings, key=lambda f: SEVERITY.index(f.verdict))
     if len(findings) > 1:
-        parts = [{"reading": f.reading, "verdict": f.verdict.value} for f in findings]
-        unsafe = next((f.unsafe_float for f in findings if f.unsafe_float), "")
-        worst = replace(worst, witnesses={**worst.witnesses, "chain": parts}, unsafe_float=unsafe)
+        worst = _chain(worst, findings, [inline(c, usable) for c in claims], lhs, card)
+    worst = _literals(worst, claims)
     if note:
         worst = replace(worst, witnesses={**worst.witnesses, "read": note})
     return worst
+
+
+def _chain(
+    worst: Finding,
+    findings: Sequence[Finding],
+    claims: Sequence[Expr],
+    lhs: Expr | None,
+    card: Card,
+) -> Finding:
+    """Say of every step of a chain a = b = c what it is and whether it follows."""
+    parts: list[dict[str, Any]] = []
+    broken: list[str] = []
+    for k, (finding, claim) in enumerate(zip(findings, claims)):
+        part: dict[str, Any] = {"reading": finding.reading, "verdict": finding.verdict.value}
+        if finding.unsafe_float:
+            part["unsafe_float"] = finding.unsafe_float
+        if k:
+            follows = _follows(claims[k - 1], claim, lhs, card)
+            if follows is not None:
+                part["follows"] = follows
+                if not follows:
+                    broken.append(f"{findings[k - 1].reading} is not {finding.reading}")
+        parts.append(part)
+    explanation = worst.explanation
+    if broken:
+        explanation = f"{explanation} The chain breaks: {'; '.join(broken)}.".strip()
+    unsafe = next((f.unsafe_float for f in findings if f.unsafe_float), "")
+    return replace(worst, witnesses={**worst.witnesses, "chain": parts}, unsafe_float=unsafe,
+                   explanation=explanation)
+
+
+def _follows(a: Expr, b: Expr, lhs: Expr | None, card: Card) -> bool | None:
+    """Return whether two steps of a chain are equal; None where that cannot be told."""
+    left = interpret(bind(a, card, lhs), card)
+    right = interpret(bind(b, card, lhs), card)
+    if not left.good or not right.good:
+        return None
+    try:
+        return any(
+            _pair_outcome(a, b, lhs, card, x, y).equal for x in left.good for y in right.good
+        )
+    except CannotEvaluate:
+        return None
+
+
+def _literals(finding: Finding, claims: Sequence[Expr]) -> Finding:
+    """Explain a worked example that multiplies or keeps the wrong entries."""
+    if finding.verdict not in (Verdict.ILL_TYPED, Verdict.WRONG_SHAPE):
+        return finding
+    said = [finding.explanation]
+    for before, after in zip(claims, claims[1:]):
+        factors = before.args if before.op in ("mul", "matmul") else ()
+        if len(factors) == 2 and all(f.op == "matrix" for f in factors) and after.op == "matrix":
+            a, b = factors
+            if len(a.args) == len(b.args) == len(after.args) and all(
+                _entry(Expr("mul", pair)) == _entry(c)
+                for pair, c in zip(zip(a.args, b.args), after.args)
+            ):
+                said.append(
+                    f"The step to {show(after)} multiplies entry by entry: it is the elementwise "
+                    "product Q ⊙ K, not QKᵀ, whose entries are sums of products."
+                )
+    for claim in claims:
+        for node in claim.walk():
+            if node.op == "div" and node.args[1].op == "add" and any(
+                node.args[0] == t for t in node.args[1].args
+            ):
+                n = len(node.args[1].args)
+                said.append(f"One weight of {n} is kept: {show(node)} is a single entry of the "
+                            f"softmax, which has {n}.")
+                return replace(finding, explanation=" ".join(said))
+    return replace(finding, explanation=" ".join(said))
+
+
+def _entry(e: Expr) -> Expr:
+    """Simplify a product of an entry: drop ones, let zero win."""
+    if e.op not in ("mul", "matmul"):
+        return e
+    parts = [_entry(a) for a in e.args]
+    if any(p.op == "number" and p.value == 0 for p in parts):
+        return number(0)
+    parts = [p for p in parts if not (p.op == "number" and p.value == 1)]
+    if not parts:
+        return number(1)
+    return parts[0] if len(parts) == 1 else Expr("mul", tuple(parts))
 
 
 def show(e: Expr) -> str:
@@ -468,6 +563,8 @@ def _with_unknown(
                 right.append(text)
             continue
         finding = _typed(typed, fixed, card, reading, full and not found, False)
+        if found and full and finding.verdict not in EQUALS:
+            finding = replace(finding, equals_instead=_as_attention(typed.good[0], fixed, card)[0])
         cases.append({"symbol": symbol, "value": text, "verdict": finding.verdict.value,
                       "equals": finding.equals_instead})
         found[text] = finding
@@ -475,6 +572,10 @@ def _with_unknown(
             right.append(text)
     typed = interpret(bound, card)
     free = _typed(typed, bound, card, reading, full and not found, False)
+    if full and free.verdict not in EQUALS:
+        equals, row_sum = _as_attention(typed.good[0], bound, card)
+        free = replace(free, equals_instead=equals,
+                       witnesses={**free.witnesses, **({"row_sum": row_sum} if row_sum else {})})
     cases.append({"symbol": ", ".join(bound.unknown), "value": "free",
                   "verdict": free.verdict.value, "equals": free.equals_instead})
     witnesses = {"cases": cases}
@@ -625,7 +726,7 @@ def _equal(i: Interpretation, o: Outcome, bound: Bound, card: Card, reading: str
 
 
 def float_safety(term: Term, card: Card, bound: Bound) -> str:
-    """Say whether a right formula overflows in floats where its value is finite."""
+    """Say whether a formula overflows in floats at a point where its value is finite."""
     stack, seen = [term], False
     while stack:
         t = stack.pop()
@@ -650,10 +751,8 @@ def float_safety(term: Term, card: Card, bound: Bound) -> str:
             value = np.asarray(evaluate(term, point), dtype=np.float64)
             if np.isfinite(value).all():
                 continue
-            from minitransformer.verify.evaluate import precision
-
             with precision(400) as m:
-                exact = np.asarray(card.value(m, point), dtype=object).ravel()
+                exact = np.asarray(evaluate(term, point, m), dtype=object).ravel()
             if all(v.is_finite() and abs(v.mid()) < 1e300 for v in exact):
                 limits = ", ".join(f"{v:.2f} in {k}" for k, v in OVERFLOW.items())
                 return f"UNSAFE-FLOAT: e^x overflows at a logit of {limits}"
@@ -789,16 +888,18 @@ def special_size(term: Term, bound: Bound, card: Card) -> str:
     if card.shapes or not card.dims:
         return ""
     numbers = {n.value for n in bound.expr.walk() if n.op == "number"}
-    tried = set()
+    bounds = {n.args[2].value for n in bound.expr.walk()
+              if n.op == "big" and len(n.args) == 3 and n.args[2].op == "number"}
+    tried = {int(b) for b in bounds if b >= 2 and b.denominator == 1}
     for c in numbers:
         for value in (c, c * c, 1 / c if c else 0, 1 / (c * c) if c else 0):
             if value > 1 and value.denominator == 1 and value <= 4096 and value not in (2, 3):
                 tried.add(int(value))
     for size in sorted(tried)[:6]:
         for dim in card.dims:
-            sizes = {d: 2 + k for k, d in enumerate(card.dims)}
+            sizes = {d: 5 + k for k, d in enumerate(card.dims)}
             sizes[dim] = size
-            if math.prod(sizes.values()) > 20_000:
+            if math.prod(sizes.values()) > 40_000:
                 continue
             try:
                 if all(
@@ -819,24 +920,14 @@ def _explanation(
     said: list[str] = []
     equals = ""
     extra: dict[str, Any] = {}
-    family = card.output in (("n_q", "d_v"), ("n_q", "n_k")) and {"Q", "K"} <= {
-        x.name for x in card.inputs}
-    if family:
-        fit = explain.fit_attention(card, compute, o.point)
-        if fit is not None:
-            base = "attention" if card.output == ("n_q", "d_v") else "attention weights"
-            outer, inner = fit.outer.text(), fit.inner.text() if fit.inner else None
-            extra["row_sum"] = outer
-            unit = fit.outer.exponent == 0 and abs(fit.outer.coefficient - 1) < 1e-9
-            if inner is not None and unit:
-                equals = f"{base} with scale {inner}"
-            elif inner is not None:
-                equals = f"{outer} times {base} with scale {inner}"
-            if equals:
-                said.append(f"It equals {equals}; the scale of {card.name} is "
-                            f"{'1/d_k' if card.id == 'mup-attention' else '1/√d_k'}.")
-            if not unit:
-                said.append(f"Rows of its weights sum to {outer}, not to 1.")
+    equals, row_sum = _as_attention(i, bound, card)
+    if row_sum:
+        extra["row_sum"] = row_sum
+        if equals:
+            said.append(f"It equals {equals}; the scale of {card.name} is "
+                        f"{'1/d_k' if card.id == 'mup-attention' else '1/√d_k'}.")
+        if row_sum != "1":
+            said.append(f"Rows of its weights sum to {row_sum}, not to 1.")
     if not equals:
         ratio = explain.constant_ratio(card, compute, battery(card))
         if ratio is not None:
@@ -867,6 +958,28 @@ def _explanation(
             extra["is_card"] = other.id
             break
     return " ".join(said), equals, extra
+
+
+def _as_attention(i: Interpretation, bound: Bound, card: Card) -> tuple[str, str]:
+    """Return what multiple of which attention a claim is, and what its rows sum to."""
+    family = card.output in (("n_q", "d_v"), ("n_q", "n_k")) and {"Q", "K"} <= {
+        x.name for x in card.inputs}
+    if not family:
+        return "", ""
+    probe = battery(card)[0]
+    point = extend(probe.point, bound.extra, probe.seed)
+    fit = explain.fit_attention(card, term_value(i.term), point)
+    if fit is None:
+        return "", ""
+    base = "attention" if card.output == ("n_q", "d_v") else "attention weights"
+    outer = explain.symbolic(fit.outer, {
+        u: float(point.inputs[u].item()) for u in bound.unknown})
+    if fit.inner is None:
+        return "", outer
+    inner = explain.symbolic(fit.inner, {
+        u: float(point.inputs[u].item()) for u in bound.unknown})
+    equals = f"{base} with scale {inner}"
+    return (equals if outer == "1" else f"{outer} times {equals}"), outer
 
 
 def _equals_card(bound: Bound, other: Card) -> bool:
@@ -1004,7 +1117,7 @@ def _search(
 
     found = repair.repairs(bound.expr, vocabulary(card, bound), quick, confirmed,
                            budget=budget, depth=depth)
-    return found[0] if found else None
+    return repair.tidy(found[0], quick, confirmed) if found else None
 
 
 def _repair(i: Interpretation, bound: Bound, card: Card) -> repair.Repair | None:
@@ -1045,7 +1158,8 @@ def decide_function(fn: Callable[..., Any], card: Card | str) -> Finding:
     compute = _function_value(fn, card, wanted)
     for probe in probes:
         try:
-            value = np.asarray(compute(probe.point, FLOATS), dtype=np.float64)
+            raw = np.asarray(compute(probe.point, FLOATS))
+            value = raw.astype(np.float64)
         except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
             return _finding(card, Verdict.DIFFERENT, reading,
                             explanation=f"It fails on a valid input: {error}.")
@@ -1059,7 +1173,9 @@ def decide_function(fn: Callable[..., Any], card: Card | str) -> Finding:
             continue
         gap = discrepancy(value, probe.floats)
         shapes.add(tuple(sorted(probe.point.sizes.items())))
-        if gap > 1e-9:
+        # A function that computes in a shorter format cannot agree better than that format.
+        short = raw.dtype.kind == "f" and raw.dtype.itemsize < 8
+        if gap > (64 * float(np.finfo(raw.dtype).eps) if short else 1e-9):
             return _function_differs(compute, card, probe, reading)
         worst = max(worst, gap)
     bits = 50
@@ -1076,7 +1192,7 @@ def decide_function(fn: Callable[..., Any], card: Card | str) -> Finding:
     if len(shapes) < 2 and card.dims:
         return _finding(card, Verdict.UNDER_SPECIFIED, reading,
                         explanation="Fewer than two shapes could be compared.")
-    bits = BITS if exact else 50
+    bits = BITS if exact else min(50, int(-math.log2(worst)) if worst else 50)
     return _finding(
         card, Verdict.EQUAL_SUPPORTED, reading, detail=f"{len(probes)} points, {bits} bits",
         witnesses={"points": len(probes), "shapes": len(shapes), "bits": bits,
@@ -1250,24 +1366,18 @@ def contradictions(
 
 def _pair(left: Expr, right: Expr, lhs: Expr | None, card: Card, shared: str) -> Finding | None:
     """Return a finding if two formulas of one quantity differ, else None."""
-    bound_a, bound_b = bind(left, card, lhs), bind(right, card, lhs)
-    a, b = interpret(bound_a, card), interpret(bound_b, card)
+    a = interpret(bind(left, card, lhs), card)
+    b = interpret(bind(right, card, lhs), card)
     if not a.good or not b.good:
         return None
-    extra = tuple({x.name: x for x in (*bound_a.extra, *bound_b.extra)}.values())
-    names = tuple(x.name for x in (*card.inputs, *extra))
-    term = b.good[0].term
-
-    def reference(m: Any, sizes: Mapping[str, int], *values: Any) -> Any:
-        point = Point({}, sizes, card.functions)
-        return Evaluator(point, m, dict(zip(names, values)))(term)
-
-    other = replace(card, inputs=(*card.inputs, *extra), reference=reference)
-    compute = term_value(a.good[0].term)
-    outcome = compare(compute, other)
-    if outcome.kind != "certified":
+    try:
+        outcome = _pair_outcome(left, right, lhs, card, a.good[0], b.good[0])
+    except CannotEvaluate:
         return None
-    assert outcome.point is not None
+    if outcome.kind != "certified" or outcome.point is None or outcome.probe is None:
+        return None
+    other = outcome.probe.card
+    compute = term_value(a.good[0].term)
     small = shrink.shrink(other, compute, outcome.point)
     first, second = show(left), show(right)
     return _finding(
@@ -1275,6 +1385,22 @@ def _pair(left: Expr, right: Expr, lhs: Expr | None, card: Card, shared: str) ->
         explanation=f"Two formulas are given for {shared} and they contradict each other: "
         f"{first} is not {second}.",
         counterexample=certificate(compute, other, small, outcome))
+
+
+def _pair_outcome(
+    left: Expr, right: Expr, lhs: Expr | None, card: Card, a: Interpretation, b: Interpretation
+) -> Outcome:
+    """Compare two formulas, the second standing in for the card's reference."""
+    extra = tuple({
+        x.name: x for e in (left, right) for x in bind(e, card, lhs).extra
+    }.values())
+    names = tuple(x.name for x in (*card.inputs, *extra))
+
+    def reference(m: Any, sizes: Mapping[str, int], *values: Any) -> Any:
+        return Evaluator(Point({}, sizes, card.functions), m, dict(zip(names, values)))(b.term)
+
+    other = replace(card, inputs=(*card.inputs, *extra), reference=reference)
+    return compare(term_value(a.term), other)
 
 
 def __getattr__(attribute: str) -> Any:

@@ -361,7 +361,8 @@ class Elaborator:
             return Term("matmul", (a, b), None, dims, span, ra == 1 and a.co)
         if min(ra, rb) == 1 and self.convention.product == "hadamard":
             wide, thin = (a, b) if ra > rb else (b, a)
-            if align(thin.dims, wide.dims) is not None:
+            # A gain may scale the columns of a table; a row of numbers may not.
+            if thin.op != "stack" and not thin.co and align(thin.dims, wide.dims) is not None:
                 dims, places = self.broadcast((a, b), e, "multiply")
                 return Term("times", (a, b), places, dims, span)
         fits = []

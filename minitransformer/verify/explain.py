@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -48,6 +48,26 @@ def _neat(value: float) -> str:
             sign = "-" if value < 0 else ""
             return f"{sign}√{q}" if q.denominator == 1 else f"{sign}√({q})"
     return f"{value:.6g}"
+
+
+def symbolic(power: Power, symbols: Mapping[str, float], d: str = "d_k") -> str:
+    """Write a factor with a free symbol in it, if one accounts for its coefficient.
+
+    Examples
+    --------
+    >>> symbolic(Power(0.40625, Fraction(-1, 2)), {"scale": 0.40625})
+    'scale/√d_k'
+    """
+    for symbol, value in symbols.items():
+        for rest, front in ((power.coefficient / value, symbol),
+                            (power.coefficient * value, f"1/{symbol}")):
+            text = _neat(rest)
+            if "." not in text and "e" not in text:
+                tail = Power(rest, power.exponent).text(d)
+                if tail == "1":
+                    return front
+                return f"{front}{tail[1:]}" if tail.startswith("1/") else f"{front}·{tail}"
+    return power.text(d)
 
 
 def fit_power(sizes: Sequence[int], values: Sequence[float]) -> Power | None:

@@ -13,7 +13,7 @@ from minitransformer.verify.dimensions import IllTyped, Unbound, canonical_funct
 from minitransformer.verify.expression import Expr
 
 ENOUGH = 0.55  # what a formula without a known name must reach
-NAMED = 0.2  # what one with a card's name must reach
+NAMED = 0.33  # what one with a card's name must reach
 SMALL = 6  # trees up to this many nodes resemble too much to go without a name
 
 
@@ -59,13 +59,15 @@ def _in_card_symbols(e: Expr, card: Card) -> Expr:
             return Expr("name", (), found.name, node.span)
         if node.value in card.sizes:
             return Expr("name", (), card.sizes[node.value], node.span)
+        if node.value in card.derived:
+            return card.derived_tree(str(node.value))
         return node
 
     return e.map(change)
 
 
 @functools.lru_cache(maxsize=1)
-def _profiles() -> tuple[tuple[Card, tuple[frozenset[str], ...], int], ...]:
+def _profiles() -> tuple[tuple[Card, tuple[frozenset[str], ...], bool], ...]:
     out = []
     for card in cards():
         texts = (card.latex, *card.alternatives, *(m.formula for m in card.mistakes))
@@ -73,8 +75,10 @@ def _profiles() -> tuple[tuple[Card, tuple[frozenset[str], ...], int], ...]:
         for text in texts:
             tree = _in_card_symbols(formula_tree(text), card)
             trees.append(tree)
-        size = sum(1 for _ in trees[0].walk())
-        out.append((card, tuple(features(t) for t in trees), size))
+        small = sum(1 for _ in trees[0].walk()) <= SMALL and not any(
+            n.op == "call" for n in trees[0].walk()
+        )
+        out.append((card, tuple(features(t) for t in trees), small))
     return tuple(out)
 
 
@@ -125,7 +129,10 @@ def match(
     scored: list[tuple[float, int, Card]] = []
     plain = claims[-1] if claims else e
     bodies = [c for c in claims if c.op not in ("name", "number")] or [plain]
-    for order, (card, profiles, size) in enumerate(_profiles()):
+    steps = {k: v for k, v in (definitions or {}).items() if k != head_of(lhs)}
+    if steps:
+        bodies += [inline(body, steps) for body in bodies]
+    for order, (card, profiles, small) in enumerate(_profiles()):
         named = bool(head) and head in {_plain(h) for h in card.heads}
         spoken = any(
             len(word) > 3 and word.lower() in nearby
@@ -136,7 +143,7 @@ def match(
         likeness = max(resemblance(body, card, profiles) for body in bodies)
         score = likeness + (0.6 if named else 0.0) + (0.25 if spoken else 0.0)
         enough = NAMED if named else ENOUGH
-        if size <= SMALL and not named and not (spoken and likeness >= ENOUGH):
+        if small and not named and not (spoken and likeness >= ENOUGH):
             continue
         if head and not named and not spoken and likeness < 0.75:
             continue

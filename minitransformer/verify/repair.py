@@ -159,14 +159,19 @@ def _local(e: Expr, v: Vocabulary) -> Iterator[Edit]:
             yield Edit(replace(e, op="hadamard"), "⊙ for the product")
         if op == "hadamard":
             yield Edit(replace(e, op="mul"), "the matrix product for ⊙")
-        if len(e.args) == 2 and op == "mul":
+        if len(e.args) == 2 and op in ("mul", "matmul"):
             a, b = e.args
+            if a.op == "transpose" and b.op != "transpose":
+                moved = (a.args[0], Expr("transpose", (b,), None, b.span))
+                yield Edit(replace(e, args=moved), f"transpose {_text(b)}, not {_text(a.args[0])}")
+            elif b.op == "transpose" and a.op != "transpose":
+                moved = (Expr("transpose", (a,), None, a.span), b.args[0])
+                yield Edit(replace(e, args=moved), f"transpose {_text(a)}, not {_text(b.args[0])}")
             yield Edit(replace(e, args=(b, a)), "swap the factors")
-            for x, f, order in ((a, b, 1), (b, a, 0)):
+            for x, f in ((a, b), (b, a)):
                 if f.op == "call" and len(f.args) == 1 and x.op != "call":
-                    moved = replace(f, args=(_mul(x, f.args[0]),))
-                    yield Edit(moved, f"take {_text(x)} into {f.value}", 2)
-                del order
+                    taken = replace(f, args=(_mul(x, f.args[0]),))
+                    yield Edit(taken, f"take {_text(x)} into {f.value}", 2)
     if op == "div":
         a, b = e.args
         yield Edit(a, f"drop the divisor {_text(b)}")
@@ -291,6 +296,17 @@ def repairs(
             return _ranked(found, wanted)
         layer = following
     return _ranked(found, wanted)
+
+
+def tidy(
+    found: Repair, passes: Callable[[Expr], bool], confirms: Callable[[Expr], bool]
+) -> Repair:
+    """Drop the factors of a repaired formula that are 1 in disguise, such as √d/√d."""
+    e, steps = found.expr, list(found.steps)
+    for edit in edits(e, Vocabulary()):
+        if edit.says.startswith("drop the factor") and passes(edit.expr) and confirms(edit.expr):
+            return Repair(edit.expr, (*steps, f"{edit.says}, which is 1"), found.cost + 1)
+    return found
 
 
 def _ranked(found: list[Repair], wanted: int) -> list[Repair]:

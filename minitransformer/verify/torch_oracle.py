@@ -53,6 +53,13 @@ def torch_value(card: Card, point: Point) -> Any:
     return out.detach().numpy() if hasattr(out, "detach") else np.asarray(float(out))
 
 
+def witness(card: Card) -> float:
+    """Return the largest relative difference of PyTorch and the card's reference."""
+    from minitransformer.verify.compare import battery, discrepancy
+
+    return max(discrepancy(torch_value(card, p.point), p.floats) for p in battery(card))
+
+
 def _helpers(torch: Any) -> dict[str, Any]:
     """Return what the expressions of optimisers and model cards call."""
     nn = torch.nn
