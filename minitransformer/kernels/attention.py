@@ -7,20 +7,22 @@ the other. Only the log-sum-exp of each row is saved; backward makes the weights
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, Key, array_module, random_bits, run_blocks
+from ..backend import Array, Key, array_module, blocks, even_blocks, random_bits, run_blocks
 from . import cuda
 from .dropout import keep_threshold
-from .linear import product
 
 QUERIES = 128  # of one tile
 KEYS = 512  # of one tile: 128 × 512 scores are 256 KiB, within a core's cache
-SCORES = 1 << 16  # of one tile of many short heads
+SCORES = 1 << 17  # of one tile of many short heads
 GPU_SCORES = 1 << 26  # of one tile where a launch costs more than memory
+
+# Scores no larger than this need no maximum subtracted: e^±40 and its sums are far from
+# the ends of float32, and exp of a float is as exact at 40 as at 0.
+CALM = 40.0
 
 
 class _Tile(NamedTuple):
@@ -38,17 +40,22 @@ class _Problem:
         self, Q: Array, K: Array, V: Array, mask: Array | None, is_causal: bool, scale: float,
         dropout_p: float, key: Key | None,
     ) -> None:  # fmt: skip
-        self.xp = array_module(Q)
+        self.xp = xp = array_module(Q)
+        if Q.dtype == np.float16 and xp is np:  # faster on a CPU, and exacter
+            Q, K, V = (x.astype(np.float32) for x in (Q, K, V))
+            if mask is not None and mask.dtype != bool:
+                mask = mask.astype(np.float32)
         *batch, H, L, E = Q.shape
         G, S = K.shape[-3], K.shape[-2]
         B = math.prod(batch)
         self.size = B, G, H // G, L, S
+        self.dtype = Q.dtype
         self.Q = Q.reshape(B, G, H // G, L, E)
         self.K = K.reshape(B, G, S, E)
         self.V = V.reshape(B, G, S, V.shape[-1])
         self.mask = None
         if mask is not None:
-            full = self.xp.broadcast_to(mask, (*batch, H, L, S))
+            full = xp.broadcast_to(mask, (*batch, H, L, S))
             self.mask = full.reshape(B, G, H // G, L, S) if B else None
         self.is_causal = is_causal
         self.scale = scale
@@ -56,81 +63,104 @@ class _Problem:
         # Masked keys may hold NaN or inf, which 0 · NaN would let through. A GPU is not asked,
         # because the answer would stop its queue.
         self.hostile = (mask is not None or is_causal) and (
-            self.xp is not np or not (np.isfinite(K).all() and np.isfinite(V).all())
+            xp is not np or not (np.isfinite(K).all() and np.isfinite(V).all())
         )
 
     def tiles(self, whole_queries: bool = False) -> list[_Tile]:
         """Return the pieces of work: fixed by the shapes, whatever the number of threads."""
         B, G, R, L, S = self.size
-        on_gpu = self.xp is not np
-        budget = GPU_SCORES if on_gpu else SCORES
-        queries = max(1, min(L, QUERIES if not on_gpu else max(1, budget // max(1, B * G * R * S))))
-        scores = R * queries * max(1, min(S, KEYS) if not on_gpu else S)
+        budget = SCORES if self.xp is np else GPU_SCORES
+        queries = self.query_blocks()
+        longest = max((q.stop - q.start for q in queries), default=1)
+        scores = R * longest * max(1, min(S, KEYS) if self.xp is np else S)
         heads = max(1, min(G, budget // max(1, scores)))
-        batch = max(1, min(B, budget // max(1, scores * heads))) if heads == G else 1
+        batch = max(1, budget // max(1, scores * heads)) if heads == G else 1
         return [
-            _Tile(slice(b, b + batch), slice(g, g + heads), q)
-            for b in range(0, B, batch)
-            for g in range(0, G, heads)
-            for q in (
-                [slice(0, L)]
-                if whole_queries
-                else [slice(i, min(i + queries, L)) for i in range(0, L, queries)]
-            )
-        ]
+            _Tile(b, g, q)
+            for b in even_blocks(B, batch)
+            for g in even_blocks(G, heads)
+            for q in ([slice(0, L)] if whole_queries else reversed(queries))
+        ]  # reversed: under a causal mask the last queries have most to do
 
     def query_blocks(self) -> list[slice]:
         B, G, R, L, S = self.size
-        step = QUERIES if self.xp is np else max(1, GPU_SCORES // max(1, B * G * R * S))
-        return [slice(i, min(i + step, L)) for i in range(0, L, step)]
+        return blocks(L, QUERIES if self.xp is np else max(1, GPU_SCORES // max(1, B * G * R * S)))
 
-    def key_blocks(self, queries: slice) -> Iterator[slice]:
-        """Yield the blocks of keys that some of the queries may attend to."""
+    def key_blocks(self, queries: slice) -> list[slice]:
+        """Return the blocks of keys that some of the queries may attend to."""
         S = self.size[4]
-        stop = min(S, queries.stop) if self.is_causal else S
-        step = KEYS if self.xp is np else max(1, S)
-        for start in range(0, stop, step):
-            yield slice(start, min(start + step, stop))
+        seen = min(S, queries.stop) if self.is_causal else S
+        return blocks(seen, KEYS if self.xp is np else max(1, S))
 
-    def folded(self, x: Array, tile: _Tile, factor: float = 1.0) -> Array:
+    def folded(self, x: Array, tile: _Tile) -> Array:
         """Return the tile's rows of a (B, G, R, L, ·) array as (b, g, R · l, ·)."""
         rows = x[tile.batch, tile.heads, :, tile.queries]
-        rows = rows * factor if factor != 1.0 else rows
         b, g, r, l, e = rows.shape
         return rows.reshape(b, g, r * l, e)
-
-    def scores(self, Qs: Array, tile: _Tile, keys: slice) -> Array:
-        """Return the masked scores S = scale · Q Kᵀ + mask of a tile, (b, g, R · l, s)."""
-        xp = self.xp
-        S = product(Qs, self.K[tile.batch, tile.heads, keys].swapaxes(-1, -2))
-        hidden = self.hidden(tile, keys)
-        view = self.unfolded(S, tile)
-        if self.mask is not None and self.mask.dtype != bool:
-            view += self.mask[tile.batch, tile.heads, :, tile.queries, keys]
-        if hidden is not None:
-            xp.copyto(view, -math.inf, where=hidden)
-        return S
-
-    def hidden(self, tile: _Tile, keys: slice) -> Array | None:
-        """Return where a tile's scores are -inf by decree, broadcastable to (b, g, R, l, s)."""
-        xp, hidden = self.xp, None
-        if self.is_causal and keys.stop > tile.queries.start + 1:
-            rows = xp.arange(tile.queries.start, tile.queries.stop)[:, None]
-            hidden = xp.arange(keys.start, keys.stop)[None, :] > rows
-        if self.mask is not None:
-            part = self.mask[tile.batch, tile.heads, :, tile.queries, keys]
-            if part.dtype == bool:
-                hidden = ~part if hidden is None else hidden | ~part
-            elif self.hostile:
-                never = part == -math.inf
-                hidden = never if hidden is None else hidden | never
-        return hidden
 
     def unfolded(self, x: Array, tile: _Tile) -> Array:
         """Return (b, g, R · l, s) seen as (b, g, R, l, s)."""
         b, g, rl, s = x.shape
         R = self.size[2]
         return x.reshape(b, g, R, rl // R, s)
+
+    def calm(self, tile: _Tile) -> Array | None:
+        """Return which rows of a tile have all scores within ±CALM, (b, g, R · l, 1).
+
+        By Cauchy and Schwarz no score exceeds |q| max |k|. A row asks the keys that it may
+        see alone, so that no later token changes how an earlier row is computed.
+        """
+        if self.xp is not np or (self.mask is not None and self.mask.dtype != bool):
+            return None
+        K = self.K[tile.batch, tile.heads]
+        keys = np.sqrt(np.vecdot(K, K))
+        if self.is_causal:
+            last = np.minimum(np.arange(tile.queries.start, tile.queries.stop), K.shape[2] - 1)
+            longest = np.maximum.accumulate(keys, axis=-1)[:, :, None, last]
+        else:
+            longest = keys.max(axis=-1, initial=0.0)[:, :, None, None]
+        rows = self.Q[tile.batch, tile.heads, :, tile.queries]
+        reach = np.sqrt(np.vecdot(rows, rows)) * longest * abs(self.scale)
+        b, g, r, l = reach.shape
+        return reach.reshape(b, g, r * l, 1) <= CALM
+
+    def scores(self, Q: Array, K: Array, tile: _Tile, keys: slice) -> Array:
+        """Return the masked scores Q Kᵀ + mask of a tile, (b, g, R · l, s); `Q` is scaled."""
+        xp = self.xp
+        S = xp.matmul(Q, K.swapaxes(-1, -2))
+        view = self.unfolded(S, tile)
+        here = tile.batch, tile.heads, slice(None), tile.queries, keys
+        if self.mask is not None and self.mask.dtype != bool:
+            view += self.mask[here]
+        if self.hostile or (self.mask is not None and self.mask.dtype == bool):
+            if (hidden := self.hidden(tile, keys)) is not None:
+                xp.copyto(view, -math.inf, where=hidden)
+        elif self.is_causal and keys.stop > tile.queries.start + 1:
+            # the same with a minimum, several times faster, for the corner on the diagonal
+            corner = slice(max(tile.queries.start, keys.start), keys.stop)
+            ceiling = np.where(self.later(tile, corner), -math.inf, math.inf).astype(S.dtype)
+            part = view[..., corner.start - keys.start :]
+            if part.shape == view.shape:  # many short heads: one long inner loop each
+                b, g, r, l, s = view.shape
+                part, ceiling = view.reshape(b, g, r, l * s), ceiling.reshape(l * s)
+            np.minimum(part, ceiling, out=part)
+        return S
+
+    def later(self, tile: _Tile, keys: slice) -> Array:
+        """Return which keys come after which queries of a tile, (l, s)."""
+        queries = self.xp.arange(tile.queries.start, tile.queries.stop)
+        return self.xp.arange(keys.start, keys.stop)[None, :] > queries[:, None]
+
+    def hidden(self, tile: _Tile, keys: slice) -> Array | None:
+        """Return where a tile's scores are -inf by decree, broadcastable to (b, g, R, l, s)."""
+        hidden = None
+        if self.is_causal and keys.stop > tile.queries.start + 1:
+            hidden = self.later(tile, keys)
+        if self.mask is not None:
+            part = self.mask[tile.batch, tile.heads, :, tile.queries, keys]
+            never = ~part if part.dtype == bool else part == -math.inf
+            hidden = never if hidden is None else hidden | never
+        return hidden
 
     def keep(self, tile: _Tile, keys: slice) -> Array:
         """Return keep / (1 - p) of a tile's weights.
@@ -149,7 +179,7 @@ class _Problem:
                 n = (tile.queries.stop - tile.queries.start) * row
                 lines.append(random_bits(self.key, n, start=start, xp=self.xp))
         bits = self.xp.concatenate(lines).reshape(-1, row)[:, keys]
-        kept = (bits >= threshold).astype(self.Q.dtype)
+        kept = (bits >= threshold).astype(self.dtype)
         kept *= 1.0 / (1.0 - self.dropout_p) if self.dropout_p < 1 else 0.0
         b = len(range(*tile.batch.indices(B)))
         return kept.reshape(b, -1, R * (tile.queries.stop - tile.queries.start), kept.shape[-1])
@@ -157,13 +187,13 @@ class _Problem:
     def weigh(self, P: Array, tile: _Tile, keys: slice) -> Array:
         """Return P V, in which a weight of zero meets no NaN and no infinity."""
         V = self.V[tile.batch, tile.heads, keys]
-        if not self.hostile:
-            return product(P, V)
         xp = self.xp
-        O = product(P, xp.where(xp.isfinite(V), V, V.dtype.type(0)))
+        if not self.hostile:
+            return xp.matmul(P, V)
+        O = xp.matmul(P, xp.where(xp.isfinite(V), V, V.dtype.type(0)))
         weighted = (P != 0).astype(V.dtype)
         above, below, nan = (
-            product(weighted, bad.astype(V.dtype)) > 0
+            xp.matmul(weighted, bad.astype(V.dtype)) > 0
             for bad in (math.inf == V, -math.inf == V, xp.isnan(V))
         )
         O = xp.where(above, V.dtype.type(math.inf), O)
@@ -287,37 +317,44 @@ def attention_forward(
     xp = array_module(Q)
     scale = 1.0 / math.sqrt(max(1, Q.shape[-1])) if scale is None else scale
     p = _Problem(Q, K, V, mask, is_causal, scale, dropout_p, key)
-    B, G, R, L, _ = p.size
+    B, G, R, L, S = p.size
     Ev = V.shape[-1]
     O = xp.empty((B, G, R, L, Ev), Q.dtype)
-    lse = xp.empty((B, G, R, L, 1), Q.dtype)
+    lse = xp.empty((B, G, R, L, 1), p.dtype)
+    zero, one, never = (p.dtype.type(c) for c in (0, 1, -math.inf))
+    ones = xp.ones((min(S, KEYS) if xp is np else S, 1), p.dtype)
 
     def work(tile: _Tile) -> None:
-        Qs = p.folded(p.Q, tile, scale)
-        m = xp.full((*Qs.shape[:-1], 1), -math.inf, Q.dtype)
-        l = xp.zeros_like(m)
-        o = xp.zeros((*Qs.shape[:-1], Ev), Q.dtype)
+        Qs = p.folded(p.Q, tile) * p.dtype.type(scale)
+        calm = p.calm(tile)
+        all_calm = calm is not None and bool(calm.all())
+        m = l = xp.zeros((*Qs.shape[:-1], 1), p.dtype)
+        o = xp.zeros((*Qs.shape[:-1], Ev), p.dtype)
         for i, keys in enumerate(p.key_blocks(tile.queries)):
-            P = p.scores(Qs, tile, keys)
-            top = xp.maximum(m, P.max(axis=-1, keepdims=True))
-            # a row that has seen no key yet has top = -inf; 0 keeps exp(-inf - 0) = 0
-            base = xp.where(top == -math.inf, Q.dtype.type(0), top)
-            P -= base
+            P = p.scores(Qs, p.K[tile.batch, tile.heads, keys], tile, keys)
+            decay: Any = 1
+            if not all_calm:
+                top = P.max(axis=-1, keepdims=True)
+                top = xp.maximum(m, top) if i else top
+                if calm is not None:
+                    top = xp.where(calm, zero, top)
+                # a row that has seen no key yet has top = -inf; 0 keeps exp(-inf - 0) = 0
+                base = xp.where(top == -math.inf, zero, top)
+                P -= base
+                decay = xp.exp(m - base)
+                m = top
             xp.exp(P, out=P)
-            row_sum = P.sum(axis=-1, keepdims=True)
+            row_sum = xp.matmul(P, ones[: P.shape[-1]])
             if dropout_p:
                 P *= p.keep(tile, keys)
             if i == 0:
                 l, o = row_sum, p.weigh(P, tile, keys)
             else:
-                decay = xp.exp(m - base)
                 l = l * decay + row_sum
                 o = o * decay + p.weigh(P, tile, keys)
-            m = top
         empty = l == 0
-        o /= xp.where(empty, Q.dtype.type(1), l)
-        row_lse = xp.where(empty, Q.dtype.type(-math.inf), m + xp.log(l))
-        O[tile.batch, tile.heads, :, tile.queries] = p.unfolded(o, tile)
+        O[tile.batch, tile.heads, :, tile.queries] = p.unfolded(o / xp.where(empty, one, l), tile)
+        row_lse = xp.where(empty, never, m + xp.log(l))
         lse[tile.batch, tile.heads, :, tile.queries] = p.unfolded(row_lse, tile)
 
     if cuda.attention_fits(Q, K, V, mask, dropout_p):
@@ -338,43 +375,48 @@ def attention_backward(
     p = _Problem(Q, K, V, mask, is_causal, scale, dropout_p, key)
     B, G, R, L, S = p.size
     Ev = V.shape[-1]
-    O5, dO5 = out.reshape(B, G, R, L, Ev), dO.reshape(B, G, R, L, Ev)
-    dQ = xp.zeros(p.Q.shape, Q.dtype)
-    dK, dV = xp.zeros(p.K.shape, K.dtype), xp.zeros(p.V.shape, V.dtype)
+    O5, dO5 = (x.reshape(B, G, R, L, Ev).astype(p.dtype, copy=False) for x in (out, dO))
+    dQ = xp.empty(p.Q.shape, p.dtype)
+    dK, dV = xp.zeros(p.K.shape, p.dtype), xp.zeros(p.V.shape, p.dtype)
     dmask = None
     if mask_gradient and mask is not None and mask.dtype != bool:
-        dmask = xp.zeros((B, G, R, L, S), Q.dtype)
-    # 0 · NaN again: hidden keys take no part in dQ, hidden weights none in dS
-    Kf = xp.where(xp.isfinite(p.K), p.K, K.dtype.type(0)) if p.hostile else p.K
+        dmask = xp.zeros((B, G, R, L, S), p.dtype)
 
     def work(group: _Tile) -> None:
+        # A column more turns Q Kᵀ into S - lse, and dO Vᵀ into dP - D, inside the product.
+        K1 = _with_column(p.K[group.batch, group.heads], 1)
+        V1 = _with_column(p.V[group.batch, group.heads], 1)
+        # 0 · NaN again: hidden keys take no part in dQ, hidden weights none in dS
+        Kf = xp.where(xp.isfinite(K1), K1, p.dtype.type(0)) if p.hostile else K1
         for queries in p.query_blocks():
             tile = group._replace(queries=queries)
-            Qs = p.folded(p.Q, tile, scale)
-            dO_rows = p.folded(dO5, tile)
-            D = xp.einsum("...e,...e->...", dO_rows, p.folded(O5, tile))[..., None]
-            row_lse = p.folded(lse, tile)
-            base = xp.where(row_lse == -math.inf, Q.dtype.type(0), row_lse)
-            dQs = xp.zeros_like(Qs)
+            row_lse, dO_rows, O_rows = (p.folded(x, tile) for x in (lse, dO5, O5))
+            D = xp.einsum("...e,...e->...", dO_rows, O_rows)[..., None]
+            base = xp.where(row_lse == -math.inf, p.dtype.type(0), row_lse)
+            Q1 = _with_column(p.folded(p.Q, tile) * p.dtype.type(scale), -base)
+            dO1 = _with_column(dO_rows, -D)
+            dQs = xp.zeros(Q1[..., :-1].shape, p.dtype)
             for keys in p.key_blocks(queries):
-                P = p.scores(Qs, tile, keys)
-                P -= base
+                P = p.scores(Q1, K1[:, :, keys], tile, keys)
                 xp.exp(P, out=P)
-                dP = product(dO_rows, p.V[tile.batch, tile.heads, keys].swapaxes(-1, -2))
                 P_dropped = P
-                if dropout_p:
+                if dropout_p:  # comes between dP and D
                     keep = p.keep(tile, keys)
                     P_dropped = P * keep
-                    dP *= keep
-                dV[tile.batch, tile.heads, keys] += product(P_dropped.swapaxes(-1, -2), dO_rows)
-                dP -= D
-                dP *= P  # now dS
+                    dS = xp.matmul(dO_rows, V1[:, :, keys, :-1].swapaxes(-1, -2))
+                    dS *= keep
+                    dS -= D
+                else:
+                    dS = xp.matmul(dO1, V1[:, :, keys].swapaxes(-1, -2))
+                dS *= P
                 if p.hostile and (hidden := p.hidden(tile, keys)) is not None:
-                    xp.copyto(p.unfolded(dP, tile), 0, where=hidden)
+                    xp.copyto(p.unfolded(dS, tile), 0, where=hidden)
                 if dmask is not None:
-                    dmask[tile.batch, tile.heads, :, queries, keys] = p.unfolded(dP, tile)
-                dQs += product(dP, Kf[tile.batch, tile.heads, keys])
-                dK[tile.batch, tile.heads, keys] += product(dP.swapaxes(-1, -2), Qs)
+                    dmask[tile.batch, tile.heads, :, queries, keys] = p.unfolded(dS, tile)
+                here = tile.batch, tile.heads, keys
+                dV[here] += xp.matmul(P_dropped.swapaxes(-1, -2), dO_rows)
+                dK[here] += xp.matmul(dS.swapaxes(-1, -2), Q1[..., :-1])
+                dQs += xp.matmul(dS, Kf[:, :, keys, :-1])
             dQs *= scale
             dQ[tile.batch, tile.heads, :, queries] = p.unfolded(dQs, tile)
 
@@ -385,7 +427,17 @@ def attention_backward(
         run_blocks(work, p.tiles(whole_queries=True))
     if dmask is not None:
         dmask = _sum_to_mask(dmask.reshape(*Q.shape[:-1], S), mask.shape)
+        dmask = dmask.astype(Q.dtype, copy=False)
+    dQ, dK, dV = (d.astype(Q.dtype, copy=False) for d in (dQ, dK, dV))
     return dQ.reshape(Q.shape), dK.reshape(K.shape), dV.reshape(V.shape), dmask
+
+
+def _with_column(x: Array, last: Any) -> Array:
+    """Return a copy of `x` with one more entry, `last`, at the end of each row."""
+    wider = array_module(x).empty((*x.shape[:-1], x.shape[-1] + 1), x.dtype)
+    wider[..., :-1] = x
+    wider[..., -1:] = last
+    return wider
 
 
 def _sum_to_mask(dmask: Array, shape: tuple[int, ...]) -> Array:

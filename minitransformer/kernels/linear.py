@@ -47,7 +47,7 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
         out = np.empty((*batch, M, N), np.result_type(a, b))
     if out.ndim == 2:
         if M * N * K < SMALL:
-            np.matmul(a, b, out=out)
+            run_blocks(lambda _: np.matmul(a, b, out=out), [None])
         elif M >= N:
             rows = even_blocks(M, _block_size(M))
             run_blocks(lambda r: np.matmul(a[r], b, out=out[r]), rows)
