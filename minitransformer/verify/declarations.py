@@ -136,6 +136,7 @@ _EXACT = re.compile(
     r"|⟦(\d+)⟧\s*(?:设为|设置为|等于|取值为|取为|固定为|取)\s*⟦(\d+)⟧",
     re.I,
 )
+_LISTED = re.compile(r"(.*?)(?:,?\s*respectively|,?\s*(?:and\s+)?⟦|[.;]|$)", re.S | re.I)
 _CONSTANT = re.compile(
     r"常数|常量|缩放因子|超参数|\bconstant\b|\bscal(?:ing|e)\s+factor\b|\bhyper-?parameter\b", re.I
 )
@@ -264,7 +265,11 @@ def _from_sentence(sentence: str, macros: Mapping[str, Macro] | None) -> Iterato
     for pattern in (_MEANS_ZH, _MEANS_EN):
         for match in pattern.finditer(text):
             symbols = [s for i in _SLOT.findall(match.group(1)) for s in names[int(i)]]
-            words = _SLOT.sub(lambda m: formulas[int(m.group(1))], match.group(2)).strip()
+            words = match.group(2)
+            if len(symbols) > 1 and pattern is _MEANS_EN:  # a list of meanings has commas
+                listed = _LISTED.match(text[match.start(2) :])
+                words = listed.group(1) if listed else words
+            words = _SLOT.sub(lambda m: formulas[int(m.group(1))], words).strip()
             meanings = _shared(words, len(symbols))
             for symbol, meaning in zip(symbols, meanings):
                 constant = bool(_CONSTANT.search(meaning))
