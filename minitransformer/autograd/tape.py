@@ -29,15 +29,15 @@ class Node:
         The kernel's name, as in ``layer_norm``.
     backward : callable
         ``backward(dout, saved)`` gives one gradient per input; for a kernel with
-        several outputs ``dout`` is a tuple with ``None`` where nothing arrived.
+        a tuple of outputs ``dout`` is a tuple with ``None`` where nothing arrived.
     inputs : tuple
         Per input the leaf tensor, or the pair (node, output number), or ``None``.
     saved : tuple or None
         What the forward function saved; ``None`` once it has been used.
     guards : tuple
         Version counters of saved tensors, to notice changes in place.
-    outputs : int
-        How many outputs the kernel has.
+    outputs : int or None
+        How long the kernel's tuple of outputs is; ``None`` for one that returns an array.
     hooks : dict
         Per output number the functions that see its gradient.
     """
@@ -50,7 +50,7 @@ class Node:
         backward: Callable[..., tuple[Any, ...]],
         inputs: tuple[Any, ...],
         saved: tuple[Any, ...],
-        outputs: int,
+        outputs: int | None,
     ) -> None:
         self.name = name
         self.backward = backward
@@ -220,7 +220,7 @@ def record(
         for x in inputs
     )
     name = forward.__name__.removesuffix("_forward")
-    node = Node(name, backward, edges, saved, len(outs))
+    node = Node(name, backward, edges, saved, len(outs) if isinstance(out, tuple) else None)
     tensors = tuple(
         make(o, requires_grad=True, node=node, output=i) if o.dtype.kind == "f" else make(o)
         for i, o in enumerate(outs)
@@ -274,7 +274,7 @@ def run_backward(
         else:
             node, output = edge
             if node not in sums:
-                sums[node] = [_Sum() for _ in range(node.outputs)]
+                sums[node] = [_Sum() for _ in range(node.outputs or 1)]
             sums[node][output].add(gradient, fresh)
 
     starts = {t.node: 0 for t in roots if t.node is not None}
@@ -300,7 +300,7 @@ def run_backward(
             for i, dout in enumerate(douts):
                 if (node, i) in captured and dout is not None:
                     captured[node, i].add(dout, False)
-            dout = douts[0] if node.outputs == 1 else tuple(douts)
+            dout = douts[0] if node.outputs is None else tuple(douts)
             saved = _take_saved(node, retain_graph)
             gradients_in = node.backward(dout, saved)
             held = {id(x) for x in (*saved, *douts)}  # what others may hold is not ours
