@@ -13,6 +13,7 @@ from typing import Any
 
 from ..autograd import Tensor, record
 from ..autograd.inplace import in_place
+from ..autograd.products import cosine_similarity
 from ..backend import array_module, device_of, next_key
 from ..kernels import activation as _activation
 from ..kernels import attention as _attention
@@ -29,15 +30,18 @@ from ..kernels import softmax as _softmax
 
 __all__ = [
     "binary_cross_entropy_with_logits",
+    "cosine_similarity",
     "cross_entropy",
     "dropout",
     "embedding",
     "feed_forward",
     "gated_feed_forward",
     "gelu",
+    "kl_div",
     "layer_norm",
     "linear",
     "log_softmax",
+    "logsigmoid",
     "mse_loss",
     "multi_head_attention_forward",
     "nll_loss",
@@ -493,6 +497,19 @@ def tanh(input: Tensor) -> Tensor:
     """Return the hyperbolic tangent."""
     _check_tensors("tanh", input=input)
     return input.tanh()
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    """Return log(1 / (1 + exp(-x))) without overflow: the log-softmax of x beside 0."""
+    _check_tensors("logsigmoid", input=input)
+    return _log_sigmoids(input)[0]
+
+
+def _log_sigmoids(x: Tensor) -> tuple[Tensor, ...]:
+    """Return log sigma(x) and log sigma(-x): the log-softmax of the pair (x, 0)."""
+    zero = Tensor(array_module(x.array).zeros_like(x.array))
+    pair = record(_shape.stack_forward, _shape.stack_backward, x, zero, axis=-1)
+    return log_softmax(pair, dim=-1).unbind(-1)
 
 
 def _softmax_dim(name: str, input: Tensor, dim: int | None, stacklevel: int) -> int:
@@ -1119,12 +1136,66 @@ def binary_cross_entropy_with_logits(
             f"{name}: target size ({tuple(target.shape)}) must be the same as input size "
             f"({tuple(input.shape)})"
         )
-    # log sigma(x) and log sigma(-x) are the log-softmax of the pair (x, 0).
-    pair = record(_shape.stack_forward, _shape.stack_backward, input, input.detach() * 0, axis=-1)
-    positive, negative = log_softmax(pair, dim=-1).unbind(-1)
+    positive, negative = _log_sigmoids(input)
     positive = positive * target if pos_weight is None else positive * target * pos_weight
     losses = -(positive + (1 - target) * negative)
     return _reduced(losses if weight is None else losses * weight, reduction)
+
+
+def kl_div(
+    input: Tensor,
+    target: Tensor,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Tensor:
+    r"""Return the pointwise divergence :math:`q\,(\log q - x)` of log-probabilities x from q.
+
+    Parameters
+    ----------
+    input : float Tensor
+        Log-probabilities.
+    target : float Tensor
+        Probabilities, or their logarithms with `log_target`.
+    size_average, reduce : None
+        Replaced by `reduction`.
+    reduction : {"batchmean", "mean", "sum", "none"}
+        "batchmean" divides by the first dimension: the divergence itself. "mean" divides by
+        the number of elements, as PyTorch does with a warning.
+    log_target : bool
+
+    Returns
+    -------
+    Tensor
+
+    Examples
+    --------
+    >>> import minitransformer as mt
+    >>> q = mt.tensor([[0.5, 0.5]])
+    >>> mt.nn.functional.kl_div(q.log(), q, reduction="batchmean").item()
+    0.0
+    """
+    _check_tensors("kl_div", input=input, target=target)
+    _check_reduction(
+        "kl_div", "sum" if reduction == "batchmean" else reduction, size_average, reduce
+    )
+    if reduction == "mean":
+        warnings.warn(
+            "reduction: 'mean' divides the total loss by both the batch size and the support size; "
+            "'batchmean' divides only by the batch size, and aligns with the KL math definition",
+            stacklevel=2,
+        )
+    if log_target:
+        losses = target.exp() * (target - input)
+    else:
+        # The limit of q log q at q = 0 is 0; a logarithm of 1 in its place has no gradient there.
+        xp = array_module(target.array)
+        zero = Tensor(xp.asarray(target.array == 0))
+        losses = target * target.masked_fill(zero, 1.0).log() - target * input
+    if reduction == "batchmean":
+        return losses.sum() / (input.shape[0] if input.ndim else 1)
+    return _reduced(losses, reduction)
 
 
 # -- attention --------------------------------------------------------------------------
@@ -1261,6 +1332,39 @@ def _broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     return np.broadcast_shapes(*shapes)
 
 
+def _refuse_inverted_causal(name: str, argument: str, mask: Tensor, may_attend: bool) -> None:
+    """Refuse a causal mask whose true entries mean the opposite of what is expected here.
+
+    Read the wrong way round it would let each position see the future alone. Numbers 0 and 1
+    are refused in either pattern: added to the scores they would hide nothing.
+    """
+    array = mask.array
+    *lead, L, S = array.shape
+    if mask.is_cuda or L != S or L < 2 or math.prod(lead) != 1:
+        return
+    square = array.reshape(L, S)
+    corners = (float(square[0, 0]), float(square[0, -1]))
+    boolean = array.dtype.kind == "b"
+    suspects = (
+        (((0.0, 1.0) if may_attend else (1.0, 0.0)),) if boolean else ((1.0, 0.0), (0.0, 1.0))
+    )
+    if corners not in suspects:
+        return
+    past = array_module(square).tri(L, dtype=bool)
+    if not (square == (past if corners[0] else ~past)).all():
+        return
+    sense = "may" if may_attend else "may NOT"
+    if boolean:
+        raise RuntimeError(
+            f"{name}: {argument} is a causal mask of the opposite sense: here True means {sense} "
+            f"attend; pass ~{argument}"
+        )
+    raise RuntimeError(
+        f"{name}: {argument} is a causal mask of the numbers 0 and 1, which would be added to the "
+        f"scores; pass it as bool, True where a query {sense} attend"
+    )
+
+
 def _check_attention_mask(name: str, mask: Tensor, full: tuple[int, ...], query: Tensor) -> Tensor:
     kind = mask.array.dtype.kind
     if kind not in "bf" or mask.array.dtype.itemsize > max(query.array.dtype.itemsize, 4):
@@ -1277,6 +1381,7 @@ def _check_attention_mask(name: str, mask: Tensor, full: tuple[int, ...], query:
             f"{name}: attn_mask of shape {shape} does not broadcast to the scores' shape {full} "
             "(..., query length, key length)"
         )
+    _refuse_inverted_causal(name, "attn_mask", mask, may_attend=True)
     return mask.to(query.dtype) if kind == "f" and mask.dtype != query.dtype else mask
 
 
@@ -1405,6 +1510,8 @@ def multi_head_attention_forward(
         )
     allowed.check("attn_mask", attn_mask, ((L, S), (B * num_heads, L, S)))
     allowed.check("key_padding_mask", key_padding_mask, ((B, S),))
+    if attn_mask is not None:
+        _refuse_inverted_causal(name, "attn_mask", attn_mask, may_attend=False)
 
     D = embed_dim_to_check
     H, E = num_heads, D // num_heads

@@ -1,4 +1,4 @@
-"""The affine layer and the layer that does nothing."""
+"""The affine layer, and two layers that compute nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,36 @@ from . import functional as F
 from . import init
 from .module import Module, Parameter
 
-__all__ = ["Identity", "Linear"]
+__all__ = ["Flatten", "Identity", "Linear"]
+
+
+class Flatten(Module):
+    """Join neighbouring dimensions into one.
+
+    Parameters
+    ----------
+    start_dim, end_dim : int
+        First and last of them.
+
+    Examples
+    --------
+    >>> import minitransformer as mt
+    >>> mt.nn.Flatten()(mt.ones(2, 3, 4)).shape
+    torch.Size([2, 12])
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim = start_dim
+        self.end_dim = end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return `input` with fewer dimensions."""
+        return input.flatten(self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        """Settings."""
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
 class Identity(Module):

@@ -6,7 +6,7 @@ from ..autograd import Tensor
 from . import functional as F
 from .module import Module
 
-__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "MSELoss", "NLLLoss"]
+__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "KLDivLoss", "MSELoss", "NLLLoss"]
 
 
 class _Loss(Module):
@@ -14,7 +14,8 @@ class _Loss(Module):
 
     def __init__(self, size_average: None, reduce: None, reduction: str) -> None:
         super().__init__()
-        F._check_reduction(type(self).__name__, reduction, size_average, reduce)
+        known = "sum" if reduction == "batchmean" and isinstance(self, KLDivLoss) else reduction
+        F._check_reduction(type(self).__name__, known, size_average, reduce)
         self.reduction = reduction
 
 
@@ -138,6 +139,41 @@ class CrossEntropyLoss(_Loss):
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
         )
+
+
+class KLDivLoss(_Loss):
+    """Kullback-Leibler divergence of log-probabilities from target probabilities.
+
+    Parameters
+    ----------
+    size_average, reduce : None
+        Replaced by `reduction`.
+    reduction : {"mean", "batchmean", "sum", "none"}
+        "batchmean" is the divergence itself.
+    log_target : bool
+        Targets are logarithms too.
+
+    Examples
+    --------
+    >>> import minitransformer as mt
+    >>> q = mt.tensor([[0.5, 0.5]])
+    >>> mt.nn.KLDivLoss(reduction="batchmean")(q.log(), q).item()
+    0.0
+    """
+
+    def __init__(
+        self,
+        size_average: None = None,
+        reduce: None = None,
+        reduction: str = "mean",
+        log_target: bool = False,
+    ) -> None:
+        super().__init__(size_average, reduce, reduction)
+        self.log_target = log_target
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Compare log-probabilities with probabilities of the same shape."""
+        return F.kl_div(input, target, reduction=self.reduction, log_target=self.log_target)
 
 
 class BCEWithLogitsLoss(_Loss):

@@ -598,6 +598,10 @@ class Module:
         """Cast floating-point parameters and buffers to float64."""
         return self._map_tensors(lambda t: t.double() if t.is_floating_point() else t)
 
+    def half(self: M) -> M:
+        """Cast floating-point parameters and buffers to float16."""
+        return self._map_tensors(lambda t: t.half() if t.is_floating_point() else t)
+
     # -- state ----------------------------------------------------------------------
 
     def _state_tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

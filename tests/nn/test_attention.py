@@ -159,13 +159,18 @@ def test_a_row_that_may_attend_to_nothing_is_zero(need_weights, additive) -> Non
 def test_what_padding_holds_does_not_matter(need_weights) -> None:
     ours = nn.MultiheadAttention(D, H, batch_first=True)
     q, k = random_arrays((B, L, D), (B, S, D))
-    out = ours(
-        mt.tensor(q), mt.tensor(k), mt.tensor(k), mt.tensor(padding), need_weights=need_weights
-    )[0]
-    k[padding] = np.nan
-    memory = mt.tensor(k)
-    again = ours(mt.tensor(q), memory, memory, mt.tensor(padding), need_weights=need_weights)[0]
-    np.testing.assert_array_equal(again.detach().numpy(), out.detach().numpy())
+
+    def run() -> np.ndarray:
+        memory = mt.tensor(k)
+        masked = mt.tensor(padding)
+        return ours(mt.tensor(q), memory, memory, masked, need_weights)[0].detach().numpy()
+
+    before = run()
+    k[padding] = 1e3
+    np.testing.assert_array_equal(run(), before)
+    for bad in (np.nan, np.inf):
+        k[padding] = bad
+        np.testing.assert_allclose(run(), before, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("need_weights", [True, False])

@@ -57,6 +57,19 @@ def test_module_list_edits() -> None:
         modules(mt.ones(1))
 
 
+def test_parameter_list() -> None:
+    values = nn.ParameterList([mt.ones(2), nn.Parameter(mt.ones(3), requires_grad=False)])
+    values.append(mt.zeros(1))
+    values += [mt.zeros(4)]
+    assert [tuple(p.shape) for p in values] == [(2,), (3,), (1,), (4,)]
+    assert [p.requires_grad for p in values.parameters()] == [True, False, True, True]
+    values[-1] = mt.ones(5)
+    assert tuple(values[3].shape) == (5,) and type(values[3]) is nn.Parameter
+    assert len(values[1:]) == 3
+    with pytest.raises(IndexError, match="out of range"):
+        _ = values[4]
+
+
 def test_module_dict_edits() -> None:
     modules = nn.ModuleDict([("a", nn.ReLU())])
     modules["b"] = nn.Linear(1, 1)

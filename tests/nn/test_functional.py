@@ -305,6 +305,53 @@ def test_the_mask_says_who_may_attend() -> None:
     assert out.tolist() == [[1.0], [0.0]]
 
 
+def test_divergence_and_small_functions() -> None:
+    logs = np.log(PROBABILITIES[::-1]).astype(np.float32)
+    sparse = np.where(PROBABILITIES > 0.2, PROBABILITIES, 0).astype(np.float32)
+    for reduction in ("batchmean", "sum", "none"):
+        for target in (PROBABILITIES, sparse):
+            ours, theirs = (
+                f(g(logs), g(target), reduction=reduction).numpy()
+                for f, g in ((F.kl_div, mt.tensor), (TF.kl_div, torch.tensor))
+            )
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert_same_function(
+            F.kl_div, TF.kl_div, [logs, logs[::-1].copy()], reduction=reduction, log_target=True
+        )
+    with pytest.warns(UserWarning, match="batchmean"):
+        F.kl_div(mt.tensor(logs), mt.tensor(PROBABILITIES))
+    extreme = np.array([[0.0, 100.0, -100.0, 20.0, -20.0]], np.float32)
+    assert_same_function(F.logsigmoid, TF.logsigmoid, [np.concatenate([X, extreme])])
+    assert_same_function(F.cosine_similarity, TF.cosine_similarity, [X, Y])
+
+
+def causal(allowed: bool) -> mt.Tensor:
+    lower = mt.ones(4, 4).tril().bool()
+    return lower if allowed else ~lower
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 1, 4, 4)])
+def test_a_causal_mask_of_the_wrong_sense_is_refused(shape) -> None:
+    q = mt.ones(1, 2, 4, 4)
+    for wrong, text in (
+        (causal(allowed=False), "opposite sense: here True means may attend"),
+        (causal(allowed=True).float(), "numbers 0 and 1"),
+        (causal(allowed=False).float(), "numbers 0 and 1"),
+    ):
+        with pytest.raises(RuntimeError, match=text):
+            F.scaled_dot_product_attention(q, q, q, wrong.view(*shape))
+    attention = mt.nn.MultiheadAttention(4, 2, batch_first=True)
+    x = mt.ones(1, 4, 4)
+    with pytest.raises(RuntimeError, match="opposite sense: here True means may NOT attend"):
+        attention(x, x, x, attn_mask=causal(allowed=True))
+    with pytest.raises(RuntimeError, match="numbers 0 and 1"):
+        attention(x, x, x, attn_mask=causal(allowed=True).float())
+    # One position, all zeros, or any other pattern is nobody's mistake.
+    attention(x, x, x, attn_mask=mt.zeros(4, 4))
+    attention(x, x, x, attn_mask=causal(allowed=True) & ~mt.eye(4).bool())
+    attention(x[:, :1], x[:, :1], x[:, :1], attn_mask=mt.ones(1, 1).bool())
+
+
 def test_a_learned_bias_gets_its_gradient() -> None:
     q, k, v, bias = (
         mt.tensor(a, requires_grad=True)

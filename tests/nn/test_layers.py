@@ -29,6 +29,7 @@ CASES = {
     "softmax": (lambda nn: nn.Softmax(dim=1), (3, 4, 2)),
     "log softmax": (lambda nn: nn.LogSoftmax(dim=-1), (3, 4)),
     "dropout of nothing": (lambda nn: nn.Dropout(0.0), (3, 4)),
+    "flatten": (lambda nn: nn.Flatten(), (3, 4, 2)),
     "a stack": (
         lambda nn: nn.Sequential(nn.Linear(5, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 5)),
         (3, 5),
