@@ -471,7 +471,8 @@ def multinomial(
         )
     if not bool(((weights >= 0) & (weights < math.inf)).all()):
         raise RuntimeError("multinomial: a probability is negative, infinite or NaN")
-    rows = weights.reshape(-1, weights.shape[-1]).astype(np.float64)
+    rows = weights.reshape(-1, weights.shape[-1])
+    rows = rows.astype(np.float32) if rows.dtype == np.float16 else rows
     enough = 1 if replacement else num_samples
     positive = int((rows > 0).sum(axis=1).min()) if rows.size else 0
     if num_samples < 1 or positive < enough:
@@ -479,14 +480,13 @@ def multinomial(
             f"multinomial: {num_samples} samples {'with' if replacement else 'without'} "
             f"replacement from a row with {positive} positive weights"
         )
+    # Uniform numbers of 53 bits: with 24, one in 2**24 is zero and would let any token win.
+    shape = (len(rows), num_samples) if replacement else rows.shape
+    u = draw_uniform(_key(generator), shape, np.float64, xp=xp)
     if replacement:
-        u = draw_uniform(_key(generator), (len(rows), num_samples), np.float64, xp=xp)
         bounds = rows.cumsum(axis=1)
         drawn = xp.stack([xp.searchsorted(b, v * b[-1], side="right") for b, v in zip(bounds, u)])
     else:
-        u = draw_uniform(_key(generator), rows.shape, np.float64, xp=xp)
-        # log(weight / e): where the weight is zero, -inf, it is never among the largest
-        score = xp.where(rows > 0, rows, 1)
-        score = xp.where(rows > 0, xp.log(score) - xp.log(-xp.log1p(-u) + 1e-300), -math.inf)
-        drawn = (-score).argsort(axis=1)[:, :num_samples]
+        score = xp.log(xp.where(rows > 0, rows, 1)) - xp.log(-xp.log1p(-u) + 1e-300)
+        drawn = (-xp.where(rows > 0, score, -math.inf)).argsort(axis=1)[:, :num_samples]
     return wrap(drawn.astype(np.int64).reshape(weights.shape[:-1] + (num_samples,)))

@@ -206,10 +206,12 @@ def _places(name: str, x: Tensor, dim: int, index: Any) -> tuple[Any, ...]:
     ids = raw(index)
     axis = shapes.axis_of(name, dim, x.array.ndim)
     kernels.gather_corner(name, x.array.shape, ids, axis)
-    grid = array_module(x.array).ogrid[tuple(slice(n) for n in ids.shape)]
-    grid = list(grid) if isinstance(grid, (tuple, list)) else [grid]
-    grid[axis] = ids
-    return tuple(wrap(g) for g in grid)
+    xp = array_module(x.array)
+    places = [
+        xp.arange(n).reshape((-1,) + (1,) * (ids.ndim - i - 1)) for i, n in enumerate(ids.shape)
+    ]
+    places[axis] = ids
+    return tuple(wrap(p) for p in places)
 
 
 def _source(index: Any, src: Any) -> Any:
