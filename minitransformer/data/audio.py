@@ -205,4 +205,5 @@ def log_mel(
     power = np.abs(np.fft.rfft(frames * window, axis=1)) ** 2  # (frames, size / 2 + 1)
     mel = np.log10(np.maximum(mel_filters(bands, rate, size) @ power.T, 1e-10))
     mel = np.maximum(mel, mel.max() - 8.0)
-    return ((mel + 4.0) / 4.0).astype(np.float32)
+    out: NDArray[np.float32] = ((mel + 4.0) / 4.0).astype(np.float32)
+    return out

@@ -203,7 +203,8 @@ def resize(image: NDArray[Any], size: tuple[int, int], *, mode: str = "bicubic")
 
 
 def _across(weights: NDArray[np.float64], image: NDArray[Any]) -> NDArray[Any]:
-    out = np.empty((image.shape[0], len(weights), image.shape[2]), image.dtype)
+    shape = (image.shape[0], len(weights), image.shape[2])
+    out: NDArray[Any] = np.empty(shape, image.dtype)
     for top in range(0, len(image), 128):  # blocks: a photograph in float64 takes a gigabyte
         rows = image[top : top + 128].astype(np.float64)
         out[top : top + 128] = _levels(np.matmul(weights, rows), image.dtype)

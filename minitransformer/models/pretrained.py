@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,8 @@ from .checkpoint import Checkpoint, CheckpointError, open_checkpoint, read_json
 from .checkpoint import save_directory as write_directory
 
 Model = TypeVar("Model", bound="PretrainedModel")
+
+_LAYERS = ("_layers", "n_layer")
 
 
 @dataclass(frozen=True)
@@ -207,12 +208,31 @@ class PretrainedModel(nn.Module):
         """
         checkpoint = open_checkpoint(path)
         config, own = cls._configuration(checkpoint)
-        # Where every weight is about to be read, drawing random ones first is a waste.
-        with nn.init.skip_random() if strict else contextlib.nullcontext():
-            model = cls(config)
-        model.load_report = model.load_checkpoint(checkpoint, dtype=dtype, strict=strict, own=own)
+        model = cls._unfilled(config, checkpoint)
+        report = model.load_checkpoint(checkpoint, dtype=dtype, strict=strict, own=own)
+        if report.missing:
+            start = cls(config)._saved_tensors()
+            for name in report.missing:
+                model._saved_tensors()[name].array = start[name].array.astype(np.dtype(dtype))
+        model.load_report = report
         model.eval()
         return model
+
+    @classmethod
+    def _unfilled(cls: type[Model], config: Any, checkpoint: Checkpoint) -> Model:
+        """The model before its weights are read: none is drawn, so no memory is touched."""
+        layers = [getattr(config, f.name) for f in fields(config) if f.name.endswith(_LAYERS)]
+        if sum(layers) > len(checkpoint):
+            raise CheckpointError(
+                f"{checkpoint.path}: {sum(layers)} layers, but only {len(checkpoint)} arrays"
+            )
+        try:
+            with nn.init.skip_random():
+                return cls(config)
+        except (MemoryError, OverflowError, ValueError) as error:
+            raise CheckpointError(
+                f"{checkpoint.path}: a model of this configuration cannot be made ({error})"
+            ) from None
 
     @classmethod
     def _configuration(cls, checkpoint: Checkpoint) -> tuple[Any, bool]:
@@ -227,10 +247,12 @@ class PretrainedModel(nn.Module):
                     )
                 return build_config(cls.config_class, content.get("config"), str(file)), True
         try:
-            return cls.read_config(checkpoint), False
+            config = cls.read_config(checkpoint)
+            check_kinds(config)
+            return config, False
         except CheckpointError:
             raise
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise CheckpointError(
                 f"{checkpoint.path}: no configuration of a {cls.__name__} ({reason})"
@@ -291,7 +313,7 @@ class PretrainedModel(nn.Module):
         target, arrays = np.dtype(dtype), {}
         for name, tensor in wanted.items():
             if name in report.missing:
-                arrays[name] = tensor.array.astype(target, copy=False)
+                arrays[name] = tensor.array
                 continue
             array = takes[name].apply(*(checkpoint[source] for source in takes[name].names))
             if array.dtype.kind != "f":
@@ -362,9 +384,36 @@ def build_config(config_class: type, content: Any, where: str) -> Any:
         raise CheckpointError(f"{where}: unknown settings {', '.join(unknown)}")
     content = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
     try:
-        return config_class(**content)
-    except (TypeError, ValueError) as error:
+        config = config_class(**content)
+        check_kinds(config)
+        return config
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{where}: {error}") from None
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
+}
+
+
+def check_kinds(config: Any) -> None:
+    """Refuse settings that are not of the kind their field says, and numbers that are not finite.
+
+    Raises
+    ------
+    ValueError
+        If one is.
+    """
+    for item in fields(config):
+        value, kinds = getattr(config, item.name), _KINDS[str(item.type)]
+        fine = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+        if not fine or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{item.name} is {value!r}, not {item.type}")
 
 
 def positive(**sizes: Any) -> None:

@@ -319,9 +319,9 @@ class Whisper(PretrainedModel):
             recorder.state(x)
             x, weights = layer(x, None, recorder.wants_weights)
             recorder.weights(weights)
-        x = side.layer_norm(x)
-        recorder.state(x)
-        return x
+        out: Tensor = side.layer_norm(x)
+        recorder.state(out)
+        return out
 
     def decode(
         self,
