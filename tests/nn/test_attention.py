@@ -166,10 +166,8 @@ def test_what_padding_holds_does_not_matter(need_weights) -> None:
         return ours(mt.tensor(q), memory, memory, masked, need_weights)[0].detach().numpy()
 
     before = run()
-    k[padding] = 1e3
-    np.testing.assert_array_equal(run(), before)
-    for bad in (np.nan, np.inf):
-        k[padding] = bad
+    for other in (1e3, np.nan, np.inf):
+        k[padding] = other
         np.testing.assert_allclose(run(), before, rtol=1e-5, atol=1e-6)
 
 
