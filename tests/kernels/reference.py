@@ -187,7 +187,8 @@ def attention(
         head, seen = where[:-1], look[where]
         if not seen.any():
             continue
-        s = (K[head][seen] @ Q[where]) * Q.dtype.type(scale) + added[where][seen]
+        with np.errstate(invalid="ignore"):  # BLAS sets the flag on sizes below its vectors
+            s = (K[head][seen] @ Q[where]) * Q.dtype.type(scale) + added[where][seen]
         p = np.exp(s - s.max())
         p = p / p.sum()
         if kept is not None:
