@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from minitransformer.verify import sandbox
 from minitransformer.verify.cards import Card, UnknownCard, cards, find
 from minitransformer.verify.evaluate import FLOATS
-from minitransformer.verify.report import Report
+from minitransformer.verify.report import OUTCOME, Report
 from minitransformer.verify.verdict import Finding, Place, Verdict
 
 SIZE_LIMIT = 10 << 20  # bytes of a document; a paper has a tenth of a megabyte
@@ -480,7 +480,11 @@ def _with_torch(finding: Finding) -> Finding:
     from minitransformer.verify.torch_oracle import torch_value
     from minitransformer.verify.worked import UNREADABLE, point_of
 
-    if finding.card is None or "torch" in finding.witnesses:
+    held = OUTCOME[finding.verdict] == "holds"
+    # Two formulas of a document that contradict each other are no matter of the card.
+    if finding.card is None or {"torch", "pair"} & set(finding.witnesses):
+        return finding
+    if not held and finding.counterexample is None:
         return finding
     card = find(finding.card)
     if not card.torch:

@@ -177,10 +177,11 @@ def _counterexample(finding: Finding) -> str:
         for name, value in point.inputs.items()
     )
     working = work(finding)
-    claimed = _side("as written", working.claimed if working else (), point.claimed)
-    reference = _side(
-        f"{finding.card or 'reference'}", working.reference if working else (), point.reference
-    )
+    titles = "as written", finding.card or "reference"
+    if "pair" in finding.witnesses:
+        titles = "one formula", "the other"
+    claimed = _side(titles[0], working.claimed if working else (), point.claimed)
+    reference = _side(titles[1], working.reference if working else (), point.reference)
     return (
         "<h3>The smallest example found</h3>"
         f'<div class="inputs">{inputs}</div><div class="sides">{claimed}{reference}</div>'

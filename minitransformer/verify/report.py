@@ -422,9 +422,7 @@ def _blocks(
     rows += [(label, Text(text)) for label, text in lines_of(finding)]
     if finding.repair_latex:
         removed, added = Text("- "), Text("+ ")
-        for sign, old, new in difference(
-            " ".join(finding.place.text.split()), finding.repair_latex
-        ):
+        for sign, old, new in difference(before_repair(finding), finding.repair_latex):
             removed.append(old, style="red" if sign == "-" else "")
             added.append(new, style="green" if sign == "-" else "")
         rows += [("" if finding.repair else "repair", removed), ("", added)]

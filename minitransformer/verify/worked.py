@@ -54,27 +54,33 @@ def work(finding: Finding) -> Working | None:
     try:
         card = find(finding.card)
         at = point_of(card, point.inputs)
-        reference = _steps(card.tree(), card, at, point.reference)
+        claims, against = _sides(finding, card)
     except UNREADABLE:
         return None
-    claimed: tuple[Step, ...] = ()
-    for tree in _claims(finding):
-        claimed = _steps(tree, card, at, point.claimed)
-        if claimed:
-            break
+    claimed = _first(claims, card, at, point.claimed)
+    reference = _first(against, card, at, point.reference)
     return Working(claimed, reference) if claimed or reference else None
 
 
-def _claims(finding: Finding) -> Iterator[Expr]:
-    """The trees that may be the claim: as written, then as the report reads it."""
-    for text in (finding.place.text, finding.reading):
-        try:
-            readings = parse(text)
-        except UNREADABLE:
-            continue
-        for reading in readings:
-            _, claims, _ = sides(reading.expr)
-            yield from reversed(claims)
+def _sides(finding: Finding, card: Card) -> tuple[list[Expr], list[Expr]]:
+    """The trees that may be the claim, as written or as the report reads it, and the other side."""
+    if "pair" in finding.witnesses:  # two formulas of a document, one against the other
+        left, _, right = finding.reading.partition("  against  ")
+        return _trees(left), _trees(right)
+    return [*_trees(finding.place.text), *_trees(finding.reading)], [card.tree()]
+
+
+def _trees(text: str) -> list[Expr]:
+    try:
+        readings = parse(text)
+    except UNREADABLE:
+        return []
+    return [claim for reading in readings for claim in reversed(sides(reading.expr)[1])]
+
+
+def _first(trees: list[Expr], card: Card, point: Point, result: Any) -> tuple[Step, ...]:
+    """The working of the first tree that ends in `result`."""
+    return next(filter(None, (_steps(tree, card, point, result) for tree in trees)), ())
 
 
 def _steps(tree: Expr, card: Card, point: Point, result: Any) -> tuple[Step, ...]:
