@@ -181,6 +181,8 @@ class _Judge:
         self.card = card
         self.steps: dict[str, tuple[Expr, int]] = {}  # name -> right-hand side, section
         self.named: dict[str, list[tuple[Expr, Claim]]] = {}
+        self.judged: dict[str, tuple[Card | None, int]] = {}  # symbol -> its card, section
+        self._mentioned: dict[int, set[str]] = {}
 
     def __call__(self, claim: Claim) -> Finding | None:
         formula = claim.formula
@@ -216,21 +218,59 @@ class _Judge:
         ]
         return " ".join([claim.formula.heading, *before[-2:]])[-600:]
 
+    def known_best(self, claim: Claim, definitions: Mapping[str, Expr]) -> list[Reading]:
+        """Keep the readings whose symbols the section itself mentions.
+
+        Where the text speaks of K_1, e^K_1 means e^{K_1} and not the first entry of e^K.
+        """
+        if len(claim.readings) == 1:
+            return list(claim.readings)
+        mentioned = self.mentioned(claim.formula.section) | set(definitions)
+        strange = [
+            len({e.value for e in r.expr.walk() if e.op == "name"} - mentioned)
+            for r in claim.readings
+        ]
+        return [r for r, n in zip(claim.readings, strange) if n == min(strange)]
+
+    def mentioned(self, section: int) -> set[str]:
+        """Return the symbols among a section's inline formulas."""
+        if section not in self._mentioned:
+            names: set[str] = set()
+            for formula in self.document.formulas:
+                if formula.section != section or formula.display or len(formula.text) > 80:
+                    continue
+                try:
+                    tree = parse(formula.text, self.document.macros)[0].expr
+                except CannotParse:
+                    continue
+                names |= {str(e.value) for e in tree.walk() if e.op == "name"}
+            self._mentioned[section] = names
+        return self._mentioned[section]
+
     def compare(self, claim: Claim, definitions: Mapping[str, Expr]) -> Finding | None:
         """Find the card that a claim resembles and decide it."""
         from minitransformer.verify.decide import decide
         from minitransformer.verify.matching import match
 
-        readings = list(claim.readings)
+        readings = self.known_best(claim, definitions)
         matched = match(readings, self.context(claim), definitions=definitions)
         if self.card is not None:
             matched = tuple(c for c in matched if c.id == self.card.id)
-        if not matched:
-            return None
+        symbol = claim.expr.args[0] if claim.expr.op in ("relation", "chain") else claim.expr
+        key = str(symbol.value) if symbol.op == "name" else ""
+        section = claim.formula.section
+        if matched:
+            chosen = matched[0]
+            if key:
+                self.judged[key] = chosen, section
+        else:  # the same symbol was something known a moment ago
+            chosen, where = self.judged.get(key, (None, -2))
+            if chosen is None or where not in (section, section - 1):
+                return None
         return decide(
             readings,
-            matched[0],
-            declarations=self.declarations.for_section(claim.formula.section),
+            chosen,
+            declarations=self.declarations.for_section(section),
             definitions=definitions,
         )
 
@@ -255,23 +295,45 @@ class _Judge:
 
     def contradictions(self) -> Iterator[Finding]:
         """Compare the formulas of one name with each other."""
+        from minitransformer.verify.binding import substitute
         from minitransformer.verify.decide import contradictions
 
         for name, formulas in self.named.items():
             kept = formulas[:_MOST_OF_ONE_NAME]
             if len(kept) < 2:
                 continue
-            for found in contradictions([(name, e) for e, _ in kept], None, self.card):
-                first, second = found.witnesses["pair"]
-                earlier, later = kept[first][1], kept[second][1]
+            usual = self.usual_values([e for e, _ in kept])
+            trees = [(name, substitute(e, usual)) for e, _ in kept]
+            pairs = {
+                found.witnesses["pair"]: found for found in contradictions(trees, None, self.card)
+            }
+            given = "".join(f" with {s} = {to_unicode(v)}" for s, v in usual.items())
+            for later in range(1, len(kept)):
+                against = [(earlier, later) in pairs for earlier in range(later)]
+                if not all(against):
+                    continue  # it repeats an earlier formula, or nothing can be said
+                found, first, second = pairs[0, later], kept[0][1], kept[later][1]
                 yield replace(
                     found,
                     place=Place(
-                        self.document.name, later.line, later.formula.text, later.formula.end_line
+                        self.document.name, second.line, second.formula.text,
+                        second.formula.end_line,
                     ),
-                    explanation=f"{found.explanation} They stand in lines {earlier.line} and "
-                    f"{later.line}.",
-                )
+                    explanation=f"{found.explanation} They stand in lines {first.line} and "
+                    f"{second.line}{', compared' + given if given else ''}.",
+                )  # fmt: skip
+
+    def usual_values(self, trees: list[Expr]) -> dict[str, Expr]:
+        """Return the one value that the text gives to each constant of some formulas."""
+        out = {}
+        for symbol in {str(e.value) for tree in trees for e in tree.walk() if e.op == "name"}:
+            if symbol not in self.declarations:
+                continue
+            said = self.declarations[symbol]
+            values = [said.value] if said.value is not None else list(said.usual)
+            if len(values) == 1 and said.constant and values[0] is not None:
+                out[symbol] = values[0]
+        return dict(sorted(out.items()))
 
     # -- examples with numbers --------------------------------------------------------
     def numbers(self, claim: Claim) -> Finding | None:

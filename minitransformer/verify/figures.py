@@ -628,7 +628,7 @@ def _gradients(document: Document, prose: Prose, declarations: Declarations) -> 
     before = re.findall(r"\$([^$]+)\$", prose.text[: found.start()])
     after = re.findall(r"\$([^$]+)\$", prose.text[found.end() :])
     symbol = before[-1].strip() if before else (after[0].strip() if after else "")
-    inside = outside = False
+    inside = outside = scaled = False
     for formula in document.formulas:
         if not formula.display or abs(formula.line - prose.line) > 20:
             continue
@@ -650,14 +650,14 @@ def _gradients(document: Document, prose: Prose, declarations: Declarations) -> 
         if wanted is not None and expr.op == "relation" and expr.args[1].op == "mul" and (
             wanted in expr.args[1].args and len(expr.args[1].args) == 2 and not softmax
         ):  # the output scaled: Attention = c · O
-            outside = True
+            outside = scaled = True
     if not (inside or outside):
         return
     where = "outside the softmax" if outside else "inside the softmax"
     yield Finding(
         _place(document.name, prose.line, found.group()), Verdict.CONDITIONAL,
         detail="inside the softmax",
-        reading=f"scaling by {symbol} keeps gradients from vanishing" if symbol else "",
+        reading=f"scaling {'' if scaled else 'by '}{symbol} keeps gradients from vanishing",
         explanation="Dividing the scores by √d_k inside the softmax keeps it from saturating, and "
         "so its gradient P∘(dP − rowsum(dP∘P)) from vanishing; a factor outside multiplies the "
         f"gradient but cannot change the saturation. Here it stands {where}.",
