@@ -69,6 +69,7 @@ from .autograd.arithmetic import (
     maximum,
     minimum,
     mul,
+    nan_to_num,
     ne,
     neg,
     pow,
@@ -120,6 +121,7 @@ from .autograd.creation import (
 )
 from .autograd.inplace import index_add, index_fill, scatter, scatter_add
 from .autograd.operands import result_type
+from .autograd.printing import set_printoptions
 from .autograd.products import (
     addmm,
     baddbmm,
@@ -451,6 +453,7 @@ __all__ = [
     "multiply",
     "mv",
     "nan",
+    "nan_to_num",
     "narrow",
     "ne",
     "neg",
@@ -491,6 +494,7 @@ __all__ = [
     "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",
+    "set_printoptions",
     "set_rng_state",
     "short",
     "sigmoid",

@@ -11,7 +11,7 @@ import numpy as np
 from ..backend import array_module, default_dtype
 from ..kernels import activation, elementwise
 from ..kernels import softmax as softmax_kernels
-from .operands import Other, apply, cast, compare, is_scalar, matched, raw, run, wrap
+from .operands import Other, apply, cast, compare, is_scalar, matched, numpy_names, raw, run, wrap
 from .tape import Tracked
 
 if TYPE_CHECKING:
@@ -209,12 +209,14 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
 clip = clamp
 
 
+@numpy_names
 def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """Return ``exp(input)`` divided by its sum along `dim`."""
     x = input if dtype is None else input.to(dtype)
     return run(softmax_kernels.softmax_forward, softmax_kernels.softmax_backward, x, axis=dim)
 
 
+@numpy_names
 def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """Return the logarithm of `softmax`."""
     x = input if dtype is None else input.to(dtype)
@@ -313,6 +315,17 @@ def check_fits(name: str, value: Any, dtype: np.dtype[Any]) -> None:
             f"{name}: value {value} cannot be converted to {dtype} without overflow; "
             f"its range ends at {np.finfo(dtype).max}"
         )
+
+
+def nan_to_num(
+    input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    """Return `input` with numbers for NaN and the infinities: 0 and the dtype's limits."""
+    limits = np.finfo(input.dtype)
+    high = limits.max.item() if posinf is None else posinf
+    low = limits.min.item() if neginf is None else neginf
+    x = masked_fill(input, isnan(input), nan)
+    return masked_fill(masked_fill(x, eq(x, math.inf), high), eq(x, -math.inf), low)
 
 
 # -- comparison and logic --------------------------------------------------------------

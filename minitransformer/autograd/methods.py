@@ -82,7 +82,7 @@ class Methods(Tracked):
         arithmetic.trunc,
         arithmetic.sign,
     )
-    masked_fill = arithmetic.masked_fill
+    masked_fill, nan_to_num = arithmetic.masked_fill, arithmetic.nan_to_num
 
     def where(self: Any, condition: Tensor, other: Any) -> Any:
         """Return this tensor where `condition` holds, and `other` elsewhere."""
@@ -141,7 +141,7 @@ class Methods(Tracked):
     flip, roll, tril, triu = shapes.flip, shapes.roll, shapes.tril, shapes.triu
     diagonal, diag = shapes.diagonal, shapes.diag
     split, chunk, unbind = shapes.split, shapes.chunk, shapes.unbind
-    narrow, select = shapes.narrow, shapes.select
+    narrow, select, unfold = shapes.narrow, shapes.select, shapes.unfold
     index_select, gather, take_along_dim = (
         shapes.index_select,
         shapes.gather,

@@ -6,25 +6,41 @@ kind (bool < int < float). Tensors without dimensions are weak against tensors w
 
 from __future__ import annotations
 
+import functools
 import numbers
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from ..backend import Array, array_module, default_dtype, device_of, is_cuda
+from ..backend import Array, array_module, default_dtype, device_of, is_cuda, quiet
 from ..kernels.elementwise import cast_backward, cast_forward
 from .tape import Tracked, record
 
 if TYPE_CHECKING:
     from .tensor import Tensor
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 Number: TypeAlias = "bool | int | float"
 Other: TypeAlias = "Tensor | Number"
 DType: TypeAlias = Any  # a NumPy dtype, a type, or PyTorch's name as text
 
 run: Callable[..., Tensor] = record  # for kernels with one output
 _KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
+
+
+def numpy_names(function: Function) -> Function:
+    """Let a function also take NumPy's ``axis=`` and ``keepdims=``, as PyTorch's do."""
+
+    @functools.wraps(function)
+    def renamed(*args: Any, **kwargs: Any) -> Any:
+        if "axis" in kwargs:
+            kwargs["dim"] = kwargs.pop("axis")
+        if "keepdims" in kwargs:
+            kwargs["keepdim"] = kwargs.pop("keepdims")
+        return function(*args, **kwargs)
+
+    return renamed  # type: ignore[return-value]
 
 
 def wrap(array: Array) -> Tensor:
@@ -193,7 +209,8 @@ def compare(name: str, a: Any, b: Any) -> Tensor:
     a, b = (raw(x) for x in matched(name, a, b))
     xp = array_module(b if is_scalar(a) else a)
     try:
-        return wrap(getattr(xp, name)(a, b))
+        with quiet(xp):
+            return wrap(getattr(xp, name)(a, b))
     except ValueError:
         raise RuntimeError(
             f"{name}: shapes {np.shape(a)} and {np.shape(b)} do not broadcast"

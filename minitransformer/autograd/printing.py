@@ -23,7 +23,31 @@ _PYTORCH = {
     "reshape": "view",
     "subtract": "sub",
 }
-_LINE, _EDGE, _THRESHOLD, _PRECISION = 80, 3, 1000, 4
+_DEFAULTS = {
+    "precision": 4,  # digits after the point
+    "threshold": 1000,  # elements above which a tensor is summarised
+    "edgeitems": 3,  # elements that a summary shows at each end of a dimension
+    "linewidth": 80,
+}
+_options: dict[str, Any] = {**_DEFAULTS, "sci_mode": None}
+
+
+def set_printoptions(
+    precision: int | None = None,
+    threshold: int | None = None,
+    edgeitems: int | None = None,
+    linewidth: int | None = None,
+    profile: str | None = None,
+    sci_mode: bool | None = None,
+) -> None:
+    """Set how tensors print; ``profile="default"`` restores everything first."""
+    if profile is not None:
+        if profile != "default":
+            raise ValueError(f"set_printoptions: profile must be 'default', found {profile!r}")
+        _options.update(_DEFAULTS)
+    given = dict(zip(_DEFAULTS, (precision, threshold, edgeitems, linewidth)))
+    _options.update({name: value for name, value in given.items() if value is not None})
+    _options["sci_mode"] = sci_mode
 
 
 class _Numbers:
@@ -44,6 +68,8 @@ class _Numbers:
         low, high = float(size.min()), float(size.max())
         self.whole = bool((size == np.ceil(size)).all())
         self.scientific = high / low > 1000 or high > 1e8 or (not self.whole and low < 1e-4)
+        if _options["sci_mode"] is not None:
+            self.scientific = _options["sci_mode"]
         shown = values.reshape(-1).tolist()
         self.width = max(len(self._text(v)) for v in shown if math.isfinite(v) and v != 0)
 
@@ -51,9 +77,9 @@ class _Numbers:
         if not self.floating:
             return str(value)
         if self.scientific:
-            return f"{value:.{_PRECISION}e}"
+            return f"{value:.{_options['precision']}e}"
         if not self.whole:
-            return f"{value:.{_PRECISION}f}"
+            return f"{value:.{_options['precision']}f}"
         return f"{value:.0f}" + ("." if math.isfinite(value) else "")
 
     def __call__(self, value: Any) -> str:
@@ -63,14 +89,14 @@ class _Numbers:
 def _rows(values: Array, numbers: _Numbers, indent: int, summarise: bool) -> str:
     if values.ndim == 0:
         return numbers(values.item())
-    n = values.shape[0]
-    cut = summarise and n > 2 * _EDGE
-    head, tail = (values[:_EDGE], values[n - _EDGE :]) if cut else (values, values[:0])
+    n, edge = values.shape[0], _options["edgeitems"]
+    cut = summarise and n > 2 * edge
+    head, tail = (values[:edge], values[n - edge :]) if cut else (values, values[:0])
     if values.ndim == 1:
         words = [numbers(v) for v in head.tolist()]
         if cut:
             words += [" ..."] + [numbers(v) for v in tail.tolist()]
-        step = max(1, (_LINE - indent) // (numbers.width + 2))
+        step = max(1, (_options["linewidth"] - indent) // (numbers.width + 2))
         lines = [", ".join(words[i : i + step]) for i in range(0, len(words), step)]
         return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
     parts = [_rows(v, numbers, indent + 1, summarise) for v in head]
@@ -82,9 +108,10 @@ def _rows(values: Array, numbers: _Numbers, indent: int, summarise: bool) -> str
 
 def _corners(values: Array) -> Array:
     """Return the elements that a summary shows: they alone choose the format."""
+    edge = _options["edgeitems"]
     for axis, n in enumerate(values.shape):
-        if n > 2 * _EDGE:
-            shown = list(range(_EDGE)) + list(range(n - _EDGE, n))
+        if n > 2 * edge:
+            shown = list(range(edge)) + list(range(n - edge, n))
             values = values.take(shown, axis=axis)
     return values
 
@@ -111,7 +138,7 @@ def tensor_repr(x: Tensor) -> str:
         usual = values.dtype == default_dtype()
         text = "[]"
     else:
-        summarise = values.size > _THRESHOLD
+        summarise = values.size > _options["threshold"]
         numbers = _Numbers(_corners(values) if summarise else values)
         text = _rows(values, numbers, len(prefix), summarise)
     if not usual:
@@ -123,7 +150,7 @@ def tensor_repr(x: Tensor) -> str:
     line = prefix + text
     length = len(line) - line.rfind("\n") - 1
     for note in notes:
-        if length + len(note) + 3 > _LINE:
+        if length + len(note) + 3 > _options["linewidth"]:
             line += ",\n" + " " * len(prefix) + note
             length = len(prefix) + len(note)
         else:

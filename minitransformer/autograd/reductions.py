@@ -9,7 +9,7 @@ import numpy as np
 from ..backend import array_module, default_dtype, resolve_dtype
 from ..kernels import reduction
 from .arithmetic import maximum, minimum
-from .operands import DType, cast, run, wrap
+from .operands import DType, cast, numpy_names, run, wrap
 from .shapes import flatten, gather
 from .tape import Tracked, record
 
@@ -45,6 +45,7 @@ def _floating(name: str, input: Tensor, dtype: DType = None) -> Tensor:
 # -- sums --------------------------------------------------------------------------
 
 
+@numpy_names
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType = None) -> Tensor:
     """Return the sum over `dim`, or over everything; integers are summed in int64."""
     if dtype is None and input.array.dtype.kind in "biu":
@@ -54,6 +55,7 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType =
     return run(*kernels, x, axis=_axis(dim), keepdims=keepdim)
 
 
+@numpy_names
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType = None) -> Tensor:
     """Return the mean over `dim`, or over everything."""
     kernels = (reduction.mean_forward, reduction.mean_backward)
@@ -71,6 +73,7 @@ def _spread_options(
     return {"axis": _axis(dim), "correction": correction, "keepdims": keepdim}
 
 
+@numpy_names
 def var(
     input: Tensor,
     dim: Dim = None,
@@ -85,6 +88,7 @@ def var(
     return run(reduction.var_forward, reduction.var_backward, x, **options)
 
 
+@numpy_names
 def std(
     input: Tensor,
     dim: Dim = None,
@@ -99,6 +103,7 @@ def std(
     return run(reduction.std_forward, reduction.std_backward, x, **options)
 
 
+@numpy_names
 def norm(
     input: Tensor, p: float | str | None = "fro", dim: Dim = None, keepdim: bool = False
 ) -> Tensor:
@@ -111,6 +116,7 @@ def norm(
     return run(*kernels, x, ord=order, axis=_axis(dim), keepdims=keepdim)
 
 
+@numpy_names
 def prod(
     input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType = None
 ) -> Tensor:
@@ -122,6 +128,7 @@ def prod(
     return run(*kernels, x, axis=dim, keepdims=keepdim)
 
 
+@numpy_names
 def cumsum(input: Tensor, dim: int, *, dtype: DType = None) -> Tensor:
     """Return the running sum along `dim`."""
     if dtype is None and input.array.dtype.kind in "biu":
@@ -130,6 +137,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: DType = None) -> Tensor:
     return run(reduction.cumsum_forward, reduction.cumsum_backward, x, axis=dim)
 
 
+@numpy_names
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """Return ``log(sum(exp(input)))`` over `dim`, without overflow."""
     kernels = (reduction.logsumexp_forward, reduction.logsumexp_backward)
@@ -140,18 +148,21 @@ def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
 # -- extremes ------------------------------------------------------------------------
 
 
+@numpy_names
 def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the largest elements over `dim`; equal ones share the gradient."""
     kernels = (reduction.amax_forward, reduction.amax_backward)
     return run(*kernels, input, axis=_axis(dim), keepdims=keepdim)
 
 
+@numpy_names
 def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the smallest elements over `dim`; equal ones share the gradient."""
     kernels = (reduction.amin_forward, reduction.amin_backward)
     return run(*kernels, input, axis=_axis(dim), keepdims=keepdim)
 
 
+@numpy_names
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """Return the largest element; along `dim`, (values, indices); of two tensors, the larger."""
     if isinstance(dim, Tracked) or other is not None:
@@ -162,6 +173,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     return ValuesIndices(*record(*kernels, input, axis=dim, keepdims=keepdim))
 
 
+@numpy_names
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """Return the smallest element; along `dim`, (values, indices); of two tensors, the smaller."""
     if isinstance(dim, Tracked) or other is not None:
@@ -172,11 +184,13 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     return ValuesIndices(*record(*kernels, input, axis=dim, keepdims=keepdim))
 
 
+@numpy_names
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Return where the largest elements are, counted in the flat tensor without `dim`."""
     return _where_extreme("argmax", input, dim, keepdim)
 
 
+@numpy_names
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Return where the smallest elements are, counted in the flat tensor without `dim`."""
     return _where_extreme("argmin", input, dim, keepdim)
@@ -260,11 +274,13 @@ def bincount(input: Tensor, minlength: int = 0) -> Tensor:
 # -- truth -------------------------------------------------------------------------------
 
 
+@numpy_names
 def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return whether one element is true, along `dim` or at all."""
     return wrap(array_module(input.array).any(input.array, axis=_axis(dim), keepdims=keepdim))
 
 
+@numpy_names
 def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return whether every element is true, along `dim` or at all."""
     return wrap(array_module(input.array).all(input.array, axis=_axis(dim), keepdims=keepdim))

@@ -13,7 +13,7 @@ from ..backend import Array, array_module
 from ..kernels import elementwise
 from ..kernels import shape as kernels
 from ..kernels.reduction import reduced_axes
-from .operands import cast, raw, result_type, run, wrap
+from .operands import cast, numpy_names, raw, result_type, run, wrap
 from .tape import Tracked, record
 
 if TYPE_CHECKING:
@@ -336,6 +336,7 @@ def _kind(x: object) -> str:
     return type(x).__name__
 
 
+@numpy_names
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return the tensors one after another along `dim`."""
     xs = _alike("cat", tensors)
@@ -350,6 +351,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 concat = concatenate = cat
 
 
+@numpy_names
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return tensors of one shape along a new dimension `dim`."""
     xs = _alike("stack", tensors)
@@ -413,6 +415,19 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
             f"narrow: start {start} and length {length} exceed dim {dim} of length {n}"
         )
     return select_index(input, (slice(None),) * axis + (slice(start, start + length),))
+
+
+def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Return the windows of `size` elements, `step` apart, along a dimension; they come last."""
+    axis = axis_of("unfold", dimension, input.array.ndim)
+    n = input.array.shape[axis]
+    if not 0 <= size <= n or step < 1:
+        raise RuntimeError(
+            f"unfold: windows of {size} in steps of {step} do not fit dim {dimension} of length {n}"
+        )
+    xp = array_module(input.array)
+    places = xp.arange(0, n - size + 1, step)[:, None] + xp.arange(size)
+    return movedim(getitem(input, (slice(None),) * axis + (wrap(places),)), axis + 1, -1)
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:

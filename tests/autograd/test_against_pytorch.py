@@ -215,6 +215,21 @@ CASES = {
     "nonzero": (lambda T, m: [m.nonzero(), *m.nonzero(as_tuple=True)], M),
     "scatter": (lambda T, x, y, i: x.scatter(1, i, y), A, B, np.argsort(normal(3, 4), 1)),
     "scatter number": (lambda T, x, i: x.scatter(1, i, 7.0), A, integers(0, 4, 3, 1)),
+    "unfold": (lambda T, x: [x.unfold(-1, 2, 1), x.unfold(1, 2, 2)], C),
+    "patches": (lambda T, x: x.unfold(0, 2, 2).unfold(1, 2, 2).reshape(4, 4), normal(4, 4)),
+    "nan_to_num": (lambda T, x: T.nan_to_num(x, posinf=9.0, neginf=-9.0), EDGE),
+    "names of NumPy": (
+        lambda T, x: [
+            x.sum(axis=1, keepdims=True),
+            T.mean(x, axis=-1),
+            x.std(axis=0),
+            T.cat([x, x], axis=-1),
+            x.softmax(axis=-1),
+            x.max(axis=1)[0],
+            x.argmax(axis=0),
+        ],
+        C,
+    ),
     "meshgrid": (lambda T, x, y: T.meshgrid(x, y, indexing="ij"), V, normal(3)),
     # indexing
     "index int": (lambda T, x: [x[0], x[-1, 2], x[0, 1, 2]], C),

@@ -84,6 +84,7 @@ CASES = {
         r"shape \(1,\) does not fit",
     ),
     "gather dtype": (lambda: mt.ones(2).gather(0, mt.ones(1)), RuntimeError, "integer"),
+    "unfold": (lambda: mt.ones(3).unfold(0, 4, 1), RuntimeError, "windows of 4"),
     "topk": (lambda: mt.ones(3).topk(4), RuntimeError, "k = 4"),
     "max of nothing": (lambda: mt.ones(0).max(), IndexError, "no elements"),
     "argmax of nothing": (lambda: mt.ones(0).argmax(), IndexError, "no elements"),
@@ -145,6 +146,8 @@ def test_a_missing_name_is_named_with_its_neighbours():
     for name in ("save", "load"):
         with pytest.raises(AttributeError, match=f"torch.{name}.*safetensors"):
             getattr(mt, name)
+    with pytest.raises(AttributeError, match=r"torch.autograd.Function.*record"):
+        mt.autograd.Function  # noqa: B018
     assert not hasattr(mt, "fft")
     assert not hasattr(mt.ones(2), "no_such_method")
 

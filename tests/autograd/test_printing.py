@@ -82,3 +82,23 @@ def test_shapes_print_like_pytorch():
 def test_parameters_and_modules_can_be_printed():
     text = repr(mt.nn.Parameter(mt.ones(2)))
     assert text == repr(torch.nn.Parameter(torch.ones(2)))
+
+
+def test_print_options():
+    array = RNG.standard_normal((30, 50)).astype(np.float32)
+
+    def program(T):
+        texts = []
+        for options in (
+            {"precision": 2, "linewidth": 60},
+            {"threshold": 10, "edgeitems": 1},
+            {"profile": "default", "sci_mode": True},
+            {"profile": "default"},
+        ):
+            T.set_printoptions(**options)
+            texts += [repr(T.from_numpy(array)), repr(T.arange(4.0))]
+        return texts
+
+    assert program(mt) == program(torch)
+    with pytest.raises(ValueError, match="'full'"):
+        mt.set_printoptions(profile="full")
