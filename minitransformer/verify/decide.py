@@ -8,9 +8,11 @@ DIFFERENT-CERTIFIED only with two disjoint balls to show.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -78,7 +80,7 @@ _ORDERS = tuple(
         ("last", "all"), ("first", "last"), ("hadamard", "dot"), ("column", "row")
     )
 )
-CONVENTIONS = tuple(sorted(_ORDERS, key=lambda c: c.vectors == "row"))
+CONVENTIONS = tuple(sorted(_ORDERS, key=lambda c: (c.product == "dot", c.vectors == "row")))
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ def interpret(bound: Bound, card: Card) -> Typed:
     ill: IllTyped | None = None
     unbound: Unbound | None = None
     for convention in CONVENTIONS:
-        if convention.vectors == "row" and good:
-            continue  # vectors are columns wherever that can be read
+        if good and (convention.vectors == "row" or convention.product == "dot"):
+            continue  # vectors are columns, and multiply elementwise, wherever that can be read
         elaborator = Elaborator(bound.typing, convention)
         try:
             term = _fit(elaborator, bound, card)
@@ -152,8 +154,6 @@ def _fit(elaborator: Elaborator, bound: Bound, card: Card) -> Term:
         other = elaborator.formula(bound.expr, bound.free[::-1])
         if other.dims == card.output:
             return other
-    if len(term.dims) == 1 and (1, *term.dims) == card.output:
-        return term
     return term
 
 
@@ -377,7 +377,7 @@ def _literals(finding: Finding, claims: Sequence[Expr]) -> Finding:
     if finding.verdict not in (Verdict.ILL_TYPED, Verdict.WRONG_SHAPE):
         return finding
     said = [finding.explanation]
-    for before, after in zip(claims, claims[1:]):
+    for before, after in itertools.pairwise(claims):
         factors = before.args if before.op in ("mul", "matmul") else ()
         if len(factors) == 2 and all(f.op == "matrix" for f in factors) and after.op == "matrix":
             a, b = factors
@@ -462,6 +462,10 @@ def _claim(
     typed = interpret(bound, card)
     if not typed.good and bound.unknown:
         renamed = _by_renaming(claim, bound, card, reading)
+        # K_1, K_3 of a worked example are things of the text, whatever their values.
+        worked = all(re.fullmatch(r"\w+_\d+", u) for u in bound.unknown)
+        if renamed is None and worked and typed.wrong_shape is not None:
+            return _untyped(typed, bound, card, reading, False)
         return renamed or _undecided(bound, card, reading)
     if not typed.good:
         return _untyped(typed, bound, card, reading, full)
@@ -672,8 +676,6 @@ def _convention_difference(a: Convention, b: Convention) -> str:
         told.append("which axis one index of a matrix runs over")
     if a.reduce != b.reduce:
         told.append("whether the reduction runs over a row or the whole matrix")
-    if a.product != b.product:
-        told.append("whether two vectors side by side are multiplied elementwise or summed")
     return " and ".join(told) or "the meaning"
 
 
@@ -938,11 +940,7 @@ def _explanation(
             if power:
                 equals = f"{power} times {card.name}"
                 said.append(f"It is {equals}.")
-    try:
-        claimed = compute(o.probe.point, FLOATS)
-        known = explain.resembles(_mistakes(card), o.probe, claimed)
-    except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
-        known = None
+    known = explain.resembles(_mistakes(card), compute, battery(card)) if not bound.extra else None
     if known is not None:
         says, seen = known
         said.append(f"A known mistake: {says}" + (f" (seen in {seen})." if seen else "."))
@@ -1006,12 +1004,12 @@ def _mistakes(card: Card) -> list[tuple[str, str, Callable[[Point], Any]]]:
     if id(card) not in _MISTAKES:
         from minitransformer.verify.cards.card import formula_tree
 
-        found = []
+        found: list[tuple[str, str, Callable[[Point], Any]]] = []
         for m in card.mistakes:
             typed = interpret(bind(formula_tree(m.formula), card), card)
             if typed.good:
                 term = typed.good[0].term
-                found.append((m.says, m.seen, lambda p, t=term: evaluate(t, p)))
+                found.append((m.says, m.seen, functools.partial(evaluate, term)))
         _MISTAKES[id(card)] = found
     return _MISTAKES[id(card)]
 
@@ -1078,8 +1076,9 @@ def vocabulary(card: Card, bound: Bound) -> repair.Vocabulary:
         key = ("m",) if len(item.dims) == 2 else item.dims
         groups.setdefault(key, []).append(item.name)
     scalars = tuple(i.name for i in card.inputs if not i.dims) + bound.unknown
+    matrices = tuple(i.name for i in card.inputs if len(i.dims) == 2)
     return repair.Vocabulary(
-        tuple(sizes[:4]), tuple(tuple(g) for g in groups.values() if len(g) > 1), scalars
+        tuple(sizes[:4]), tuple(tuple(g) for g in groups.values() if len(g) > 1), scalars, matrices
     )
 
 
@@ -1275,9 +1274,10 @@ def _function_differs(compute: Compute, card: Card, probe: Any, reading: str) ->
         if ratio is not None:
             equals = f"{explain._neat(ratio)} times {card.name}"
             said.append(f"It is {equals}.")
-    known = explain.resembles(_mistakes(card), probe, compute(probe.point, FLOATS))
+    known = explain.resembles(_mistakes(card), compute, battery(card))
     if known:
-        said.append(f"A known mistake: {known[0]}" + (f" (seen in {known[1]})." if known[1] else "."))
+        where = f" (seen in {known[1]})" if known[1] else ""
+        said.append(f"A known mistake: {known[0]}{where}.")
         extra["mistake"] = {"says": known[0], "seen": known[1]}
     return _finding(card, verdict, reading, counterexample=counter, coincidences=found,
                     explanation=" ".join(said), equals_instead=equals, witnesses=extra)
@@ -1349,7 +1349,7 @@ def contradictions(
         if name_i != name_j or a == b:
             continue
         lhs_a, claims_a, _ = sides(a)
-        lhs_b, claims_b, _ = sides(b)
+        _, claims_b, _ = sides(b)
         own = {k: v for k, v in known.items() if k != name_i}
         left, right = inline(claims_a[-1], own), inline(claims_b[-1], own)
         chosen = find(card) if isinstance(card, str) else card

@@ -58,6 +58,11 @@ FUNCTION_ALIASES = {
     "power": "pow",
     "log_sigmoid": "logsigmoid",
     "logσ": "logsigmoid",
+    "softmax_row": "softmax",
+    "softmax_rows": "softmax",
+    "softmax_col": "softmax_column",
+    "softmax_column": "softmax_column",
+    "softmax_columns": "softmax_column",
 }
 REDUCTIONS = frozenset(["sum", "mean", "max", "min", "var", "std", "prod", "logsumexp"])
 
@@ -137,8 +142,8 @@ class Term:
         self.span = span
         self.co = co  # a vector that was transposed
         if free is None:
-            free = frozenset().union(*(a.free for a in args)) if args else frozenset()
-        self.free = free  # the index variables it depends on
+            free = frozenset(i for a in args for i in a.free)
+        self.free: frozenset[str] = free  # the index variables it depends on
 
     def __repr__(self) -> str:
         return f"Term({self.op}, {self.value!r}, {self.dims})"
@@ -147,9 +152,10 @@ class Term:
 class _Index:
     """A summation or free index; its range becomes known by use."""
 
-    def __init__(self, name: str, dim: str | None = None):
+    def __init__(self, name: str, dim: str | None = None, first: int = 1):
         self.name = name
         self.dim = dim
+        self.first = first  # the value at the first entry: 0 in a sum from 0 to n − 1
 
 
 def show_dims(dims: Dims) -> str:
@@ -185,7 +191,7 @@ def canonical_function(name: str) -> tuple[str, str]:
         return FUNCTION_ALIASES[low], ""
     base, _, subscript = low.partition("_")
     base = FUNCTION_ALIASES.get(base, base)
-    if subscript and (base in ELEMENTWISE or base in REDUCTIONS or base in {"softmax"}):
+    if subscript and base == "log":
         return base, subscript
     return low, ""
 
@@ -250,7 +256,11 @@ class Elaborator:
     def _name(self, e: Expr) -> Term:
         symbol = e.value
         if symbol in self._scope:
-            return Term("indexvalue", (), symbol, (), e.span, free=frozenset([symbol]))
+            value = Term("indexvalue", (), symbol, (), e.span, free=frozenset([symbol]))
+            if self._scope[symbol].first == 1:
+                return value
+            minus = Term("number", (), Fraction(-1), (), e.span)
+            return Term("add", (value, minus), (None, None), (), e.span)
         if symbol in self.typing.symbols:
             return Term("symbol", (), symbol, self.typing.symbols[symbol], e.span)
         if symbol in self.typing.sizes:
@@ -448,7 +458,11 @@ class Elaborator:
                     raise IllTyped(
                         f"index {index.name} runs over {index.dim} but picks along "
                         f"{base.dims[axis]}", e.span, (), e)
-            chosen.append(self(pick))
+            if pick.op == "name" and pick.value in self._scope:
+                chosen.append(Term("indexvalue", (), pick.value, (), pick.span,
+                                   free=frozenset([pick.value])))
+            else:
+                chosen.append(self(pick))
         dims = tuple(d for k, d in enumerate(base.dims) if k not in axes)
         return Term("pick", (base, *chosen), tuple(axes), dims, e.span)
 
@@ -464,7 +478,8 @@ class Elaborator:
         if len(e.args) >= 3:
             lower, upper = self(e.args[1]), self(e.args[2])
             dim = _range_dim(lower, upper)
-        index = _Index(variable, dim)
+        zero = dim is not None and lower is not None and lower.value == 0
+        index = _Index(variable, dim, 0 if zero else 1)
         outer = self._scope.get(variable)
         self._scope[variable] = index
         try:

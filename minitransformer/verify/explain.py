@@ -193,13 +193,20 @@ def size_ratio(card: Card, compute: Compute, probes: Sequence[Probe]) -> str:
 
 
 def resembles(
-    mistakes: Sequence[tuple[str, str, Callable[[Point], Any]]], probe: Probe, claimed: Any
+    mistakes: Sequence[tuple[str, str, Callable[[Point], Any]]],
+    compute: Compute,
+    probes: Sequence[Probe],
 ) -> tuple[str, str] | None:
-    """Return the known mistake that gives the same value at a probe."""
-    for says, seen, compute in mistakes:
+    """Return the known mistake that a claim equals at every probe."""
+    points = [p.point for p in probes]
+    try:
+        claimed = [compute(point, FLOATS) for point in points]
+    except (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError, KeyError):
+        return None
+    for says, seen, mistake in mistakes:
         try:
-            if discrepancy(compute(probe.point), claimed) < 1e-9:
+            if all(discrepancy(mistake(p), c) < 1e-9 for p, c in zip(points, claimed)):
                 return says, seen
-        except (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError):
+        except (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError, KeyError):
             continue
     return None

@@ -38,6 +38,7 @@ class Vocabulary:
     sizes: tuple[str, ...] = ()
     kin: tuple[tuple[str, ...], ...] = ()
     scalars: tuple[str, ...] = ()
+    matrices: tuple[str, ...] = ()
 
 
 def size_of_tree(e: Expr) -> int:
@@ -133,9 +134,10 @@ def _local(e: Expr, v: Vocabulary) -> Iterator[Edit]:
                         yield Edit(replace(e, value=other), f"{other} for {e.value}")
     if op == "number":
         value = e.value
-        for other in {value + 1, value - 1, value * 2, value / 2, -value, 1 / value if value else 0}:
-            if other != value:
-                yield Edit(replace(e, value=Fraction(other)), f"{other} for {value}")
+        near = (value + 1, value - 1, value * 2, value / 2, -value, 1 / value if value else value)
+        for changed in dict.fromkeys(near):
+            if changed != value:
+                yield Edit(replace(e, value=Fraction(changed)), f"{changed} for {value}")
     if op == "neg":
         yield Edit(e.args[0], f"+ for − before {_text(e.args[0])}")
     if op == "add":
@@ -147,9 +149,9 @@ def _local(e: Expr, v: Vocabulary) -> Iterator[Edit]:
                 flipped = (*e.args[:k], Expr("neg", (arg,), None, arg.span), *e.args[k + 1:])
                 yield Edit(replace(e, args=flipped), f"− for + before {_text(arg)}")
         if len(e.args) == 2 and e.args[0].op == "sqrt":
-            root, other = e.args
-            yield Edit(_sqrt(Expr("add", (root.args[0], other), None, e.span)),
-                       f"take {_text(other)} into the root")
+            root, added = e.args
+            yield Edit(_sqrt(Expr("add", (root.args[0], added), None, e.span)),
+                       f"take {_text(added)} into the root")
     if op in ("mul", "hadamard", "matmul"):
         for k, arg in enumerate(e.args):
             rest = (*e.args[:k], *e.args[k + 1:])
@@ -199,9 +201,7 @@ def _local(e: Expr, v: Vocabulary) -> Iterator[Edit]:
                        f"exponent {exponent.value - HALF} for {exponent.value}")
     if op == "transpose":
         yield Edit(e.args[0], f"drop the transpose of {_text(e.args[0])}")
-    elif op in ("name", "call", "index") and op != "number" and not (
-        op == "name" and (e.value in v.sizes or e.value in v.scalars)
-    ):
+    elif (op == "name" and e.value in v.matrices) or (op == "call" and e.value == "softmax"):
         yield Edit(Expr("transpose", (e,), None, e.span), f"transpose {_text(e)}")
     if op == "call" and len(e.args) == 1:
         (a,) = e.args
