@@ -501,7 +501,8 @@ def _with_torch(finding: Finding) -> Finding:
     else:
         off = float(np.max(np.abs(value - reference), initial=0.0))
         same = off <= 1e-9 * max(1.0, float(np.max(np.abs(reference), initial=0.0)))
-        said = f"{'gives the reference' if same else 'disagrees with the card'}, off by {off:.1e}"
+        said = "gives the reference" if same else "disagrees with the card"
+        said += f", off by {off:.1e}" if off else " exactly"
     return replace(finding, witnesses={**finding.witnesses, "torch": said})
 
 

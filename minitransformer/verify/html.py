@@ -23,9 +23,13 @@ from minitransformer.verify.report import (
     marked_span,
     show,
 )
-from minitransformer.verify.verdict import Counterexample, Finding
+from minitransformer.verify.verdict import Counterexample, Finding, Verdict
 from minitransformer.verify.worked import Step, work
 
+# Verdicts about prose, code and figures: their text is no formula to typeset.
+CLAIMS = frozenset(
+    {Verdict.TRUE, Verdict.FALSE, Verdict.CONDITIONAL, Verdict.IMPRECISE, Verdict.UNVERIFIABLE}
+)
 STYLE = """
 :root { --ink: #1c1e21; --soft: #5c6470; --line: #d9dde3; --page: #fbfbfa; --card: #fff;
   --holds: #1a7f4b; --qualified: #9a6700; --refuted: #c22f2f; --undecided: #2f6cc2;
@@ -54,7 +58,7 @@ article.qualified { border-left-color: var(--qualified); }
 article.refuted { border-left-color: var(--refuted); }
 article.undecided { border-left-color: var(--undecided); }
 header.row { display: flex; gap: .25rem 1rem; flex-wrap: wrap; align-items: baseline; }
-header.row .place { margin-left: auto; }
+header.row .place:last-child { margin-left: auto; }
 .formula-box { overflow-x: auto; padding: .75rem 0; font-size: 1.15rem; }
 .marked { background: var(--mark); border-bottom: 2px solid var(--refuted); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem; margin: .25rem 0; }
@@ -71,7 +75,7 @@ h3 { font-size: 1rem; margin: 1.25rem 0 .5rem; }
 .side tr.result td { font-weight: 600; } td.eq { width: 1%; padding: 0; }
 .inputs { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem 2rem;
   padding: .25rem 0 .75rem; }
-.inputs math { display: inline-flex; align-items: center; }
+.inputs math { display: inline-flex; align-items: center; gap: .3em; }
 .diff { display: block; padding: .15rem .5rem; border-radius: 4px; overflow-x: auto;
   white-space: pre; } .diff + .diff { margin-top: .2rem; }
 del { background: var(--removed); text-decoration: none; }
@@ -154,6 +158,8 @@ def _facts(finding: Finding) -> str:
 def _formula(finding: Finding, *, display: bool) -> str:
     """The claim as MathML with its offending part marked, or its text where it resists."""
     text, span = finding.place.text, marked_span(finding)
+    if finding.card is None and finding.verdict in CLAIMS:
+        return f'<span class="claim">{escape(" ".join(text.split()))}</span>'
     try:
         tree = parse(text)[0].expr
         return to_mathml(tree, span=span, display=display)

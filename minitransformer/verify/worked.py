@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minitransformer.verify.binding import bind, sides
+from minitransformer.verify.binding import bind, sides, substitute
 from minitransformer.verify.cards import Card, UnknownCard, find
 from minitransformer.verify.dimensions import Elaborator, IllTyped, Typing, Unbound
 from minitransformer.verify.evaluate import FLOATS, CannotEvaluate, Evaluator, Point
@@ -67,7 +67,11 @@ def _sides(finding: Finding, card: Card) -> tuple[list[Expr], list[Expr]]:
     if "pair" in finding.witnesses:  # two formulas of a document, one against the other
         left, _, right = finding.reading.partition("  against  ")
         return _trees(left), _trees(right)
-    return [*_trees(finding.place.text), *_trees(finding.reading)], [card.tree()]
+    trees = [*_trees(finding.place.text), *_trees(finding.reading)]
+    for case in finding.witnesses.get("cases", ()):  # values tried for a symbol without one
+        for value in _trees(str(case.get("value", ""))):
+            trees += [substitute(tree, {str(case.get("symbol")): value}) for tree in trees]
+    return trees, [card.tree()]
 
 
 def _trees(text: str) -> list[Expr]:
