@@ -332,7 +332,7 @@ def environment() -> dict[str, dict[str, str | None]]:
                 return version(name)
         return None
 
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     needed = ("numpy", "threadpoolctl", "rich", "markdown-it-py", "python-flint", "safetensors")
     optional = ("torch", "tokenizers", "pillow", "matplotlib", "onnx", "mpi4py")
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -151,7 +151,8 @@ def check_document(
             findings.append(finding)
     except KeyboardInterrupt:
         interrupted = True
-    report = _report(name, "document", tuple(findings), started)
+    # Whoever interrupts wants to see what there is, not to wait for a witness.
+    report = _report(name, "document", tuple(findings), started, ask=not interrupted)
     return replace(report, interrupted=interrupted)
 
 
@@ -458,9 +459,13 @@ def _report(
     findings: tuple[Finding, ...],
     started: float,
     notes: list[str] | None = None,
+    *,
+    ask: bool = True,
 ) -> Report:
     version = _torch_version()
-    asked = version is not None and (kind not in WITNESS_WHERE_LOADED or "torch" in sys.modules)
+    asked = (
+        ask and version is not None and (kind not in WITNESS_WHERE_LOADED or "torch" in sys.modules)
+    )
     if asked:
         findings = tuple(map(_with_torch, findings))
     elif version is not None:
