@@ -628,9 +628,10 @@ def _undecided(bound: Bound, card: Card, reading: str) -> Finding:
 
 def _by_renaming(claim: Expr, bound: Bound, card: Card, reading: str) -> Finding | None:
     """Look for inputs the unknown symbols may stand for; say so, but never call it equal."""
-    used = {n.value for n in bound.expr.walk() if n.op == "name"}
-    missing = [i.name for i in card.inputs if i.name not in used]
-    unknown = bound.unknown
+    named = {str(n.value) for n in claim.walk() if n.op == "name"}
+    missing = [i.name for i in card.inputs if not any(card.bind(n) is i for n in named)]
+    # A symbol the card would give a meaning may be one of them: A is often a weight matrix.
+    unknown = (*bound.unknown, *sorted(named & set(card.derived)))
     if len(unknown) > 4 or len(missing) < len(unknown) or len(missing) > 5:
         return None
     for names in itertools.permutations(missing, len(unknown)):
@@ -774,7 +775,8 @@ def _different(
 ) -> Finding:
     compute = term_value(i.term)
     verdict = Verdict.DIFFERENT_CERTIFIED if o.kind == "certified" else Verdict.DIFFERENT
-    fields: dict[str, Any] = {"span": i.term.span}
+    fields: dict[str, Any] = {
+        "span": i.term.span, "unsafe_float": float_safety(i.term, card, bound)}
     up_to = equal_up_to(compute, card, bound)
     if up_to:
         return _finding(card, Verdict.EQUAL_UP_TO, reading, detail=up_to[0], explanation=up_to[1])

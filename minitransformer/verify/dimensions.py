@@ -444,7 +444,11 @@ class Elaborator:
         if len(picks) == 1 and len(base.dims) == 2:
             index = self._scope.get(picks[0].value) if picks[0].op == "name" else None
             dim = index.dim if index else None
-            if dim is not None and base.dims[0] != base.dims[1] and dim in base.dims:
+            # Which axis S_i means follows from the range of i; a transpose is meant as written.
+            known = dim in base.dims and base.dims[0] != base.dims[1]
+            if base.op == "transpose":
+                axes = [0]
+            elif dim is not None and known:
                 axes = [base.dims.index(dim)]
             else:
                 axes = [0 if self.convention.single == "first" else 1]
