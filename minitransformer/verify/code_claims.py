@@ -80,7 +80,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 # How many arguments may be given without their names, where that is not all of them.
-POSITIONAL = {"Adam": 5, "AdamW": 5, "Transformer": 13}
+POSITIONAL = {"Adam": 6, "AdamW": 6}
 OPTIMISERS = frozenset(["Adam", "AdamW"])
 
 # Names that people use for a size, and the parameters they may bind to.
@@ -413,7 +413,7 @@ def _binding(rules: _Rules, call: Call) -> Iterator[Finding]:
                 continue
             fits = [p for p in SIGNATURES[call.name] if p in meant]
             fix = f"{fits[0]}={_spelled(argument)}" if fits else ""
-            where = f"write {fix}" if fix else f"{_shown(call)} has no such argument"
+            where = f"write {fix}" if fix else f"{_shown(call)} takes no such number"
             default = ""
             if fits and fits[0] not in call.bound:
                 default = f"; {fits[0]} keeps {SIGNATURES[call.name][fits[0]]}"
@@ -454,8 +454,9 @@ def _layer_counts(rules: _Rules, call: Call, written: str) -> Iterator[Finding]:
     if all(isinstance(x, int) and 0 < x < 10**6 for x in (d, f, layers)):
         real = transformer_parameters(d, layers, kept, f)
         both = transformer_parameters(d, layers, layers, f)
+        at = f" and {spelled} = {layers}" if spelled != str(layers) else ""
         counts = (
-            f" At d_model = {d} and {spelled} = {layers} that is {real:,} parameters, against "
+            f" At d_model = {d}{at} that is {real:,} parameters, against "
             f"{both:,} with {layers} layers in each."
         )
         witnesses = {"parameters": real, "intended": both}

@@ -132,7 +132,7 @@ _USUAL = re.compile(
     re.I,
 )
 _EXACT = re.compile(
-    r"⟦(\d+)⟧\s*(?:is|are|be)?\s*(?:always\s+)?(?:set|equal|equals|fixed)\s+(?:to\s+)?⟦(\d+)⟧"
+    r"⟦(\d+)⟧\s*(?:is|are|be)?\s*(?:(?:the|an?)\s+[\w ]{0,40}?,?\s*)?(?:always\s+)?(?:set|equal|equals|fixed)\s+(?:to\s+)?⟦(\d+)⟧"
     r"|⟦(\d+)⟧\s*(?:设为|设置为|等于|取值为|取为|固定为|取)\s*⟦(\d+)⟧",
     re.I,
 )

@@ -170,6 +170,8 @@ def _worth(expr: Expr, display: bool) -> bool:
             and all(e.op in ("number", "neg", "matrix", "name", "tuple") for e in right.walk())
             and right.op != "name"
         )
+    if not display and expr.op == "call" and str(expr.value) in ("O", "𝒪", "Θ", "Ω"):
+        return False  # a complexity is judged with its sentence
     calls = any(e.op in ("call", "big", "concat", "cases") for e in expr.walk())
     return size > 3 and calls if not display else size > 3
 
@@ -396,7 +398,7 @@ class _Judge:
             exact = 1e-9 * scale
             if off <= step / 2 + exact:
                 words.append(f"{to_unicode(sides[0])} = {_shown(left)}")
-            elif off <= step * (1 + 1e-9):
+            elif off <= step * (1 + 1e-9) and bool((np.abs(right) <= np.abs(left) + exact).all()):
                 worst = Verdict.IMPRECISE if worst is Verdict.TRUE else worst
                 words.append(
                     f"{to_unicode(sides[0])} = {_shown(left)}, cut and not rounded to "

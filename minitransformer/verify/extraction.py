@@ -21,6 +21,11 @@ _ENVIRONMENTS = (
     "equation align gather multline eqnarray displaymath flalign alignat split aligned math"
 ).split()
 _CODE_ENVIRONMENTS = ("verbatim", "lstlisting", "minted", "Verbatim", "algorithmic")
+# Words that no formula of a plain text holds.
+_PROSE_WORDS = frozenset(
+    "on of the is are was and or with for to in by we our this that it as at from has have not "
+    "be so but if when then which an you your i'm can will test use using see".split()
+)
 _MATH_FENCES = {"math", "latex", "tex", "katex"}
 
 
@@ -55,6 +60,12 @@ class Prose:
     line: int
     heading: str = ""
     section: int = 0
+    breaks: tuple[int, ...] = ()  # where the text went on in a new line
+
+    def line_of(self, fragment: str) -> int:
+        """Return the line on which a part of the paragraph starts."""
+        position = max(0, self.text.find(fragment.strip()))
+        return self.line + sum(b <= position for b in self.breaks)
 
 
 @dataclass
@@ -273,7 +284,10 @@ def _collect(
         offset = len(paragraph.group()) - len(paragraph.group().lstrip())
         line = prose_lines(paragraph.start() + offset)
         heading, section = sections.at(shift(paragraph.start()))
-        document.prose.append(Prose(" ".join(content.split("\n")), line, heading, section))
+        breaks = tuple(m.start() for m in re.finditer("\n", content))
+        document.prose.append(
+            Prose(" ".join(content.split("\n")), line, heading, section, breaks)
+        )
 
 
 class _Shift:
@@ -288,9 +302,23 @@ class _Shift:
         return self.original[min(line, len(self.original) - 1)]
 
 
+def _without_comments(text: str, to_end: bool = False) -> str:
+    """Blank ``<!-- -->``; one that is never closed hides the rest only in HTML."""
+    out, pos = [], 0
+    while True:
+        start = text.find("<!--", pos)
+        end = text.find("-->", start + 4) if start >= 0 else -1
+        if end < 0:
+            rest = text[pos:]
+            if start >= 0 and to_end:
+                rest = text[pos:start] + _blank(text[start:])
+            return "".join([*out, rest])
+        out += [text[pos:start], _blank(text[start : end + 3])]
+        pos = end + 3
+
+
 # -- Markdown -----------------------------------------------------------------------------
 _FENCE = re.compile(r"^([ \t>]*(?:[-*+]\s+|\d+[.)]\s+)?)(`{3,}|~{3,})[ \t]*([^\n`]*)$")
-_COMMENT = re.compile(r"<!--.*?-->", re.S)
 _CODE_SPAN = re.compile(r"(?<![`$])(`+)(?!`)([^\n]*?[^`\n])\1(?!`)")
 
 
@@ -298,7 +326,7 @@ def _markdown(
     text: str, document: Document, line_of: Callable[[int], int], plain: bool = False,
     sections: _Sections | None = None,
 ) -> None:  # fmt: skip
-    text = _COMMENT.sub(lambda m: _blank(m.group()), text)
+    text = _without_comments(text)
     front = re.match(r"---\n.*?\n---\n", text, re.S)
     if front:
         text = _blank(front.group()) + text[front.end() :]
@@ -340,7 +368,7 @@ def _markdown(
         heading, section = sections.at(position)
         indent = len(rows[start]) - len(rows[start].lstrip(" "))
         body = [r[indent:] if r[:indent].isspace() else r for r in rows[start + 1 : close]]
-        language = re.split(r"[\s{,:]", info.strip("{."))[0].lower()
+        language = re.split(r"[\s{},:]", info.strip("{."))[0].lower()
         first = line_of(start + 2)
         if language in _MATH_FENCES:
             content = "\n".join(body).strip()
@@ -375,6 +403,8 @@ def _plain_lines(text: str, document: Document, line_of: Callable[[int], int]) -
         if re.search(r"\b[a-z]{2,}\s+[a-z]{2,}\s+[a-z]{2,}\b", content) or len(words) > 40:
             continue
         if re.search(r"[\u4e00-\u9fff]{3,}", content):
+            continue
+        if len([w for w in words if len(w) > 1 and w.lower() in _PROSE_WORDS]):
             continue
         try:
             readings = parse(content)
@@ -584,6 +614,7 @@ def _unwrapped(text: str) -> str:
 
 
 def _html(text: str, document: Document) -> None:
+    text = _without_comments(text, to_end=True)
     parser = _Html(document)
     document.macros |= find_macros(text)
     parser.feed(text)

@@ -65,7 +65,9 @@ def figure_findings(document: Document, declarations: Declarations) -> Iterator[
     ------
     Finding
     """
-    lines = [_Line(p.text, p.line, False) for p in document.prose]
+    lines = [
+        _Line(s, p.line_of(s), False) for p in document.prose for s in _sentences(p.text)
+    ]
     for code in document.codes:
         if is_output(code):
             for offset, row in enumerate(code.text.split("\n")):
@@ -131,13 +133,14 @@ def _losses(document: Document, lines: Sequence[_Line]) -> Iterator[Finding]:
     for item in lines:
         if len(item.text) > 5_000:
             continue
-        for found in _LOSS.finditer(item.text):
-            if item.output or "." in found.group(1):
-                values.append((float(found.group(1)), found.group(1), item))
         perplexity = _PERPLEXITY.search(item.text)
         loss = _LOSS.search(item.text)
         if perplexity and loss:
             yield _perplexity(document.name, item, loss.group(1), perplexity.group(1))
+            continue
+        for found in _LOSS.finditer(item.text):
+            if item.output or "." in found.group(1):
+                values.append((float(found.group(1)), found.group(1), item))
     if not values:
         return
     runs: list[list[tuple[float, str, _Line]]] = [[values[0]]]
@@ -146,8 +149,12 @@ def _losses(document: Document, lines: Sequence[_Line]) -> Iterator[Finding]:
             runs.append([])
         runs[-1].append(value)
     classes = _classes(document)
+    entropy = any(
+        re.search(r"cross.?entropy|交叉熵", part.text, re.I)
+        for part in (*document.prose, *document.codes)
+    )
     for run in runs:
-        yield _loss_run(document.name, run, classes)
+        yield _loss_run(document.name, run, classes, entropy)
 
 
 def _perplexity(name: str, item: _Line, loss: str, perplexity: str) -> Finding:
@@ -166,14 +173,17 @@ def _perplexity(name: str, item: _Line, loss: str, perplexity: str) -> Finding:
     )
 
 
-def _loss_run(name: str, run: list[tuple[float, str, _Line]], classes: int | None) -> Finding:
+def _loss_run(
+    name: str, run: list[tuple[float, str, _Line]], classes: int | None, entropy: bool
+) -> Finding:
     first, last = run[0], run[-1]
     text = first[1] if len(run) == 1 else f"{first[1]} → {last[1]}"
     place = _place(name, first[2].line, f"loss {text}", last[2].line)
     if any(value < 0 for value, _, _ in run):
         return Finding(
-            place, Verdict.FALSE, reading=f"losses {text}",
-            explanation="A cross-entropy of class labels is never negative.",
+            place, Verdict.FALSE if entropy else Verdict.UNVERIFIABLE, reading=f"losses {text}",
+            explanation="A cross-entropy of class labels is never negative"
+            + ("." if entropy else "; the text does not say which loss this is."),
         )  # fmt: skip
     unsure = f"{math.exp(min(first[0], 700)):.3g}"
     parts = [f"e^{first[1]} = {unsure}: as unsure as among {unsure} equally likely classes"]
@@ -204,9 +214,9 @@ _ACCURACY = re.compile(
     re.I | re.A,
 )
 _TEST_SIZE = re.compile(
-    r"(?:test(?:ing)?\s+set|held[- ]out|测试集|测试数据)[^\d\n。.]{0,30}?(\d[\d,]*)\s*"
-    r"(?:examples|samples|images|sentences|items|cases|条|个|张|例)?"
-    r"|(\d[\d,]*)\s*(?:test|held[- ]out)\s+(?:examples|samples|images|sentences|cases)",
+    r"(?:test(?:ing)?\s+set|held[- ]out\s+set|测试集|测试数据)[^\d\n。.]{0,20}?"
+    r"(?:\bof|共|包含|包括|有|含|\bcontain\w*|\bhas|\bhold\w*)[^\d\n。.]{0,6}(\d[\d,]*)(?![\d.]*\s*[%％.\d])"
+    r"|(\d[\d,]*)\s*(?:test(?:ing)?|held[- ]out)\s+(?:examples|samples|images|sentences|cases)",
     re.I | re.A,
 )
 
@@ -383,11 +393,11 @@ def _range(
     reading = f"large models have {_count(low)} to {_count(top)} parameters"
     if not parts:
         return Finding(
-            _place(name, prose.line, sentence), Verdict.UNVERIFIABLE, reading=reading,
+            _place(name, prose.line_of(sentence), sentence), Verdict.UNVERIFIABLE, reading=reading,
             explanation="No published model known here lies outside the range.",
         )  # fmt: skip
     return Finding(
-        _place(name, prose.line, sentence), Verdict.IMPRECISE, reading=reading,
+        _place(name, prose.line_of(sentence), sentence), Verdict.IMPRECISE, reading=reading,
         explanation="The range does not tell large models from others: " + "; ".join(parts) + "."
         + (" The document says it a second time." if again else ""),
     )  # fmt: skip
@@ -409,7 +419,7 @@ def _named_model(name: str, prose: Prose, sentence: str) -> Iterator[Finding]:
         right = abs(claimed - published) <= slack
         source = _MODEL_SOURCES.get(key, "its paper")
         yield Finding(
-            _place(name, prose.line, sentence), Verdict.TRUE if right else Verdict.FALSE,
+            _place(name, prose.line_of(sentence), sentence), Verdict.TRUE if right else Verdict.FALSE,
             reading=f"{model} has {_count(claimed)} parameters",
             explanation=f"Published: {_count(published)} ({source}).",
             repair="" if right else _count(published),
@@ -495,12 +505,12 @@ def _compared(
     if top == "1" or bottom == "1":
         right = (top == "1") == lower
         return Finding(
-            _place(name, prose.line, sentence), Verdict.TRUE if right else Verdict.FALSE,
+            _place(name, prose.line_of(sentence), sentence), Verdict.TRUE if right else Verdict.FALSE,
             reading=claim, explanation=f"{cost} (n length, d width).",
         )  # fmt: skip
     condition = f"{top} {sign} {bottom}"
     return Finding(
-        _place(name, prose.line, sentence), Verdict.CONDITIONAL, detail=condition, reading=claim,
+        _place(name, prose.line_of(sentence), sentence), Verdict.CONDITIONAL, detail=condition, reading=claim,
         explanation=f"{cost}: true only where {condition} (n length, d width"
         + (", k kernel width)." if "k" in ratio else ")."),
         repair=f"say: where {condition}",
@@ -565,7 +575,7 @@ def _stated_orders(
         else:
             verdict, words = Verdict.FALSE, f"It is {_monomial(true)} operations per layer."
         yield Finding(
-            _place(name, prose.line, sentence), verdict,
+            _place(name, prose.line_of(sentence), sentence), verdict,
             reading=f"{layer}: O({to_unicode(parse(found.group(1))[0].expr)})", explanation=words,
             repair="" if verdict is Verdict.TRUE else f"O({_monomial(true)})",
         )  # fmt: skip
@@ -593,7 +603,7 @@ def _stages(name: str, prose: Prose) -> Iterator[Finding]:
     if found:
         again = len(re.findall(_FINETUNE, prose.text[found.end() :], re.I))
         yield Finding(
-            _place(name, prose.line, found.group()), Verdict.FALSE,
+            _place(name, prose.line_of(found.group()), found.group()), Verdict.FALSE,
             reading="the first stage of pretraining is fine-tuning",
             explanation="Fine-tuning starts from weights that pretraining has made, so it is not "
             "pretraining's first stage: pretraining comes first, on unlabelled data, and "
@@ -605,7 +615,7 @@ def _stages(name: str, prose: Prose) -> Iterator[Finding]:
         match = _PRETRAIN_FIRST.search(prose.text)
         assert match is not None
         yield Finding(
-            _place(name, prose.line, match.group()), Verdict.TRUE,
+            _place(name, prose.line_of(match.group()), match.group()), Verdict.TRUE,
             reading="pretraining comes before fine-tuning",
             explanation="Fine-tuning starts from the weights that pretraining has made.",
         )  # fmt: skip
@@ -655,7 +665,7 @@ def _gradients(document: Document, prose: Prose, declarations: Declarations) -> 
         return
     where = "outside the softmax" if outside else "inside the softmax"
     yield Finding(
-        _place(document.name, prose.line, found.group()), Verdict.CONDITIONAL,
+        _place(document.name, prose.line_of(found.group()), found.group()), Verdict.CONDITIONAL,
         detail="inside the softmax",
         reading=f"scaling {'' if scaled else 'by '}{symbol} keeps gradients from vanishing",
         explanation="Dividing the scores by √d_k inside the softmax keeps it from saturating, and "
