@@ -297,6 +297,7 @@ MISTAKES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow  # compiles each spoiled kernel anew
 @pytest.mark.parametrize(
     ("file", "old", "new"), MISTAKES, ids=[f"{m[0]}-{i}" for i, m in enumerate(MISTAKES)]
 )
