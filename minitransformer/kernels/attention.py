@@ -16,8 +16,8 @@ from . import cuda
 from .dropout import keep_threshold
 
 QUERIES = 128  # of one tile
-KEYS = 512  # of one tile: 128 × 512 scores are 256 KiB, within a core's cache
-SCORES = 1 << 17  # of one tile of many short heads
+KEYS = 512  # of one tile: 128 × 512 scores are 256 KiB, within a core's cache; 4 × QUERIES
+SCORES = 1 << 18  # of one tile of many short heads
 GPU_SCORES = 1 << 26  # of one tile where a launch costs more than memory
 
 # Scores no larger than this need no maximum subtracted: e^±40 and its sums are far from
@@ -62,9 +62,21 @@ class _Problem:
         self.dropout_p, self.key = dropout_p, key
         # Masked keys may hold NaN or inf, which 0 · NaN would let through. A GPU is not asked,
         # because the answer would stop its queue.
-        self.hostile = (mask is not None or is_causal) and (
-            xp is not np or not (np.isfinite(K).all() and np.isfinite(V).all())
-        )
+        self.hostile = mask is not None or is_causal
+        self.longest: Array | None = None  # |k|², the largest that a query may see
+        if xp is np:
+            with np.errstate(all="ignore"):
+                k2, v2 = np.vecdot(self.K, self.K), np.vecdot(self.V, self.V)
+            self.hostile &= not (np.isfinite(k2).all() and np.isfinite(v2).all())
+            if mask is None or mask.dtype == bool:
+                many = is_causal and S > 0
+                self.longest = (
+                    np.maximum.accumulate(k2, axis=-1)[..., np.minimum(np.arange(L), S - 1)]
+                    if many
+                    else k2.max(axis=-1, keepdims=True, initial=0.0)
+                )
+            after = np.arange(min(S, QUERIES)) > np.arange(min(L, QUERIES))[:, None]
+            self.corner = np.where(after, -math.inf, math.inf).astype(self.dtype)
 
     def tiles(self, whole_queries: bool = False) -> list[_Tile]:
         """Return the pieces of work: fixed by the shapes, whatever the number of threads."""
@@ -110,19 +122,15 @@ class _Problem:
         By Cauchy and Schwarz no score exceeds |q| max |k|. A row asks the keys that it may
         see alone, so that no later token changes how an earlier row is computed.
         """
-        if self.xp is not np or (self.mask is not None and self.mask.dtype != bool):
+        if self.longest is None:
             return None
-        K = self.K[tile.batch, tile.heads]
-        keys = np.sqrt(np.vecdot(K, K))
-        if self.is_causal:
-            last = np.minimum(np.arange(tile.queries.start, tile.queries.stop), K.shape[2] - 1)
-            longest = np.maximum.accumulate(keys, axis=-1)[:, :, None, last]
-        else:
-            longest = keys.max(axis=-1, initial=0.0)[:, :, None, None]
         rows = self.Q[tile.batch, tile.heads, :, tile.queries]
-        reach = np.sqrt(np.vecdot(rows, rows)) * longest * abs(self.scale)
+        longest = self.longest[tile.batch, tile.heads, None]
+        if longest.shape[-1] > 1:
+            longest = longest[..., tile.queries]
+        reach = np.vecdot(rows, rows) * longest
         b, g, r, l = reach.shape
-        return reach.reshape(b, g, r * l, 1) <= CALM
+        return reach.reshape(b, g, r * l, 1) <= (CALM / self.scale) ** 2
 
     def scores(self, Q: Array, K: Array, tile: _Tile, keys: slice) -> Array:
         """Return the masked scores Q Kᵀ + mask of a tile, (b, g, R · l, s); `Q` is scaled."""
@@ -137,9 +145,8 @@ class _Problem:
                 xp.copyto(view, -math.inf, where=hidden)
         elif self.is_causal and keys.stop > tile.queries.start + 1:
             # the same with a minimum, several times faster, for the corner on the diagonal
-            corner = slice(max(tile.queries.start, keys.start), keys.stop)
-            ceiling = np.where(self.later(tile, corner), -math.inf, math.inf).astype(S.dtype)
-            part = view[..., corner.start - keys.start :]
+            part = view[..., tile.queries.start - keys.start :]
+            ceiling = self.corner[: part.shape[-2], : part.shape[-1]]
             if part.shape == view.shape:  # many short heads: one long inner loop each
                 b, g, r, l, s = view.shape
                 part, ceiling = view.reshape(b, g, r, l * s), ceiling.reshape(l * s)
@@ -328,8 +335,8 @@ def attention_forward(
         Qs = p.folded(p.Q, tile) * p.dtype.type(scale)
         calm = p.calm(tile)
         all_calm = calm is not None and bool(calm.all())
-        m = l = xp.zeros((*Qs.shape[:-1], 1), p.dtype)
-        o = xp.zeros((*Qs.shape[:-1], Ev), p.dtype)
+        m: Any = 0
+        l, o = xp.zeros((*Qs.shape[:-1], 1), p.dtype), xp.zeros((), p.dtype)
         for i, keys in enumerate(p.key_blocks(tile.queries)):
             P = p.scores(Qs, p.K[tile.batch, tile.heads, keys], tile, keys)
             decay: Any = 1
@@ -341,7 +348,7 @@ def attention_forward(
                 # a row that has seen no key yet has top = -inf; 0 keeps exp(-inf - 0) = 0
                 base = xp.where(top == -math.inf, zero, top)
                 P -= base
-                decay = xp.exp(m - base)
+                decay = xp.exp(m - base) if i else 1
                 m = top
             xp.exp(P, out=P)
             row_sum = xp.matmul(P, ones[: P.shape[-1]])
@@ -352,9 +359,9 @@ def attention_forward(
             else:
                 l = l * decay + row_sum
                 o = o * decay + p.weigh(P, tile, keys)
-        empty = l == 0
-        O[tile.batch, tile.heads, :, tile.queries] = p.unfolded(o / xp.where(empty, one, l), tile)
-        row_lse = xp.where(empty, never, m + xp.log(l))
+        o = o / xp.where(l == 0, one, l)
+        row_lse = xp.where(l == 0, never, m + xp.log(l))
+        O[tile.batch, tile.heads, :, tile.queries] = p.unfolded(o, tile)
         lse[tile.batch, tile.heads, :, tile.queries] = p.unfolded(row_lse, tile)
 
     if cuda.attention_fits(Q, K, V, mask, dropout_p):
