@@ -286,7 +286,7 @@ def _judge(function: Any, card: Card, place: Place) -> Finding:
     """Decide a function, then make sure that it has no memory."""
     from minitransformer.verify import decide
 
-    finding = decide.decide_function(_with_enough_axes(function, card), card)
+    finding = decide.decide_function(_as_called(function, card), card)
     # An error inside the decision was taken for an undefined point: it is not one.
     if function.failure is not None:
         raise function.failure
@@ -294,55 +294,90 @@ def _judge(function: Any, card: Card, place: Place) -> Finding:
     return replace(finding, place=place)
 
 
-def _with_enough_axes(function: Any, card: Card) -> Any:
-    """Give a function that wants batches or heads matrices with leading axes."""
+def _as_called(function: Any, card: Card) -> Any:
+    """Adapt a function that wants a mask too, or arrays with more axes than the card's."""
     inputs = card.point(1).inputs
-    args = [FLOATS.array(inputs[item.name]) for item in card.inputs]
-    if any(np.ndim(a) != 2 for a in args):
-        return function
-    try:
-        function(*args)
-    except sandbox.SandboxError as error:
-        if error.kind != "raised":
-            raise
-        for lead in ((2,), (2, 3)):
-            lifted = Lifted(function, lead)
-            try:
-                if lifted(*args).ndim == 2:
-                    function.notes.append(f"is given arrays with {len(lead) + 2} axes")
-                    return lifted
-            except sandbox.SandboxError:
-                continue
-        raise
-    return function
+    arrays = [FLOATS.array(inputs[item.name]) for item in card.inputs]
+    args = [a if a.ndim else a.item() for a in arrays]
+    keywords = _keyword_inputs(function, card)
+    fill = (None,) * _optional_inputs(function, len(args) - len(keywords))
+    ranks = {np.ndim(a) for a in args}
+    if ranks not in ({2}, {0}):
+        return Adapted(function, (), fill, keywords) if fill or keywords else function
+    first: sandbox.SandboxError | None = None
+    # A function on matrices may want batches and heads; one on numbers, an array of them.
+    for lead in ((), (2,), (2, 3)) if ranks == {2} else ((), (3,)):
+        adapted = Adapted(function, lead, fill, keywords)
+        try:
+            fits = np.ndim(adapted(*args)) in ranks or not lead
+        except sandbox.SandboxError as error:
+            if error.kind != "raised":
+                raise
+            first = first or error
+            continue
+        if not fits:
+            continue
+        if lead:
+            axes = len(lead) + ranks.pop()
+            function.notes.append(f"is given arrays with {axes} ax{'i' if axes == 1 else 'e'}s")
+        return adapted if lead or fill or keywords else function
+    raise first or sandbox.SandboxError("raised", "takes no matrices")
 
 
-class Lifted:
-    """A function on arrays with leading axes, seen as one on matrices.
+def _optional_inputs(function: Any, given: int) -> int:
+    """Count the required parameters after the card's inputs that None may stand for."""
+    required = [
+        p.name
+        for p in function.__signature__.parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    more = required[given:]
+    return len(more) if all("mask" in name.lower() or "dropout" in name for name in more) else 0
 
-    The matrices stand in one corner of a batch whose other entries are different, so
-    that a function that mixes the entries gives a wrong result.
+
+def _keyword_inputs(function: Any, card: Card) -> dict[int, str]:
+    """Find the card's inputs that a function takes by keyword alone, such as ``eps``."""
+    from minitransformer.verify.decide import greek
+
+    places = {item.name: place for place, item in enumerate(card.inputs)}
+    found = {}
+    for p in function.__signature__.parameters.values():
+        item = card.bind(p.name) or card.bind(greek(p.name))
+        if p.kind is p.KEYWORD_ONLY and item is not None:
+            found[places[item.name]] = p.name
+    return found
+
+
+class Adapted:
+    """A function seen as one on the card's own inputs.
+
+    They stand in one corner of a batch whose other entries are different, so
+    that a function that mixes the entries gives a wrong result; masks are None.
     """
 
-    def __init__(self, function: Any, lead: tuple[int, ...]) -> None:
-        self.function, self.lead = function, lead
+    def __init__(
+        self, function: Any, lead: tuple[int, ...], fill: tuple[None, ...], keywords: dict[int, str]
+    ) -> None:
+        self.function, self.lead, self.fill, self.keywords = function, lead, fill, keywords
         self.__name__ = function.__name__
         self.__signature__ = function.__signature__
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NDArray[Any]:
+    def __call__(self, *args: Any) -> NDArray[Any]:
         """Return the corner of the result that belongs to the given matrices."""
-        result = self.function(
-            *map(self._lift, args), **{k: self._lift(v) for k, v in kwargs.items()}
-        )
+        plain = [self._lift(a) for i, a in enumerate(args) if i not in self.keywords]
+        named = {name: self._lift(args[i]) for i, name in self.keywords.items()}
+        result = self.function(*plain, *self.fill, **named)
         fits = result.shape[: len(self.lead)] == self.lead
         corner: NDArray[Any] = result[(0,) * len(self.lead)] if fits else result
         return corner
 
     def _lift(self, value: Any) -> Any:
-        if np.ndim(value) != 2:
+        rank = np.ndim(value)
+        if not self.lead or rank not in (0, 2):
             return value
-        factors = 1 + np.arange(int(np.prod(self.lead))).reshape(*self.lead, 1, 1)
-        return value * (factors.astype(object) if value.dtype == object else factors)
+        factors = 1 + np.arange(int(np.prod(self.lead))).reshape(*self.lead, *(1,) * rank)
+        exact = sandbox.is_exact(value)
+        return value * (factors.astype(object) if exact else factors.astype(np.float64))
 
 
 def _misdeed(place: Place, card: Card, error: sandbox.SandboxError) -> Finding:
@@ -401,7 +436,7 @@ class LiveFunction:
         """Return the result as a NumPy array."""
         if self.failure is not None:
             raise self.failure
-        exact = any(isinstance(a, np.ndarray) and a.dtype == object for a in args)
+        exact = any(map(sandbox.is_exact, args))
         first = self._once(args, kwargs, exact)
         if not exact and self._once(args, kwargs).tobytes() != first.tobytes():
             self.failure = sandbox.SandboxError(

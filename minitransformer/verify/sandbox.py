@@ -174,7 +174,7 @@ class SandboxedFunction:
         """Return the function's result as a NumPy array."""
         if self.failure is not None:
             raise self.failure
-        exact = any(isinstance(a, np.ndarray) and a.dtype == object for a in args)
+        exact = any(map(is_exact, (*args, *kwargs.values())))
         result = self._call(args, kwargs, repeat=not exact)
         if self._first is None and not exact:
             self._first = (args, kwargs, result)
@@ -311,19 +311,27 @@ class SandboxedFunction:
         return self.failure
 
 
+def is_exact(value: Any) -> bool:
+    """Say whether a value is a ball, or an array of them."""
+    if isinstance(value, np.ndarray):
+        return bool(value.dtype == object)
+    return type(value).__module__.partition(".")[0] == "flint"
+
+
 def _encode(values: Sequence[Any]) -> tuple[list[dict[str, Any]], bytes]:
     """Describe the values in JSON beside the raw bytes of the arrays."""
     items: list[dict[str, Any]] = []
     body = bytearray()
     for value in values:
-        if isinstance(value, np.ndarray) and value.dtype == object:
+        if is_exact(value):
             from flint import arb
 
             balls = []
-            for entry in value.ravel():
+            for entry in np.asarray(value, dtype=object).ravel():
                 ball = entry if isinstance(entry, arb) else arb(entry)
                 balls.append([str(n) for n in (*ball.mid().man_exp(), *ball.rad().man_exp())])
-            items.append({"balls": balls, "shape": list(value.shape)})
+            shape = list(value.shape) if isinstance(value, np.ndarray) else None
+            items.append({"balls": balls, "shape": shape})
         elif isinstance(value, (np.ndarray, np.generic)):
             data = np.asarray(value)
             raw = np.ascontiguousarray(data).tobytes()

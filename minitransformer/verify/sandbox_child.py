@@ -9,6 +9,7 @@ arrays' raw bytes; nothing is ever unpickled.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import inspect
 import json
@@ -111,7 +112,7 @@ def decode(items: list[dict[str, Any]], body: bytes) -> list[Any]:
             ]
             array = np.empty(len(flat), dtype=object)
             array[:] = flat
-            values.append(array.reshape(item["shape"]))
+            values.append(flat[0] if item["shape"] is None else array.reshape(item["shape"]))
         elif "dtype" in item:
             start, size = item["at"]
             part = np.frombuffer(body[start : start + size], dtype=item["dtype"])
@@ -243,20 +244,33 @@ def one_line(error: BaseException, path: str) -> str:
     return text[:400] + where
 
 
+def load_module(path: str) -> Any:
+    """Load a file: as a module of its package where it has one, else on its own."""
+    folder, name = os.path.dirname(path), os.path.splitext(os.path.basename(path))[0]
+    packages: list[str] = []
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder, package = os.path.split(folder)
+        packages.insert(0, package)
+    sys.path[0] = folder
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    if packages:
+        return importlib.import_module(".".join([*packages, name]))
+    spec = importlib.util.spec_from_file_location("user_formula", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["user_formula"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 class Runner:
     """The loaded function and the kind of arrays it takes."""
 
     def __init__(self, path: str, name: str) -> None:
         self.path = path
-        sys.path[0] = os.path.dirname(path)
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-        spec = importlib.util.spec_from_file_location("user_formula", path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{path} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["user_formula"] = module
-        spec.loader.exec_module(module)
+        module = load_module(path)
         target: Any = module
         for part in name.split("."):
             if not hasattr(target, part):

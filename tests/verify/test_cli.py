@@ -66,6 +66,9 @@ def batched(Q, K, V):
     P = np.exp(S)
     return P / P.sum(-1, keepdims=True) @ V
 
+def masked(q, k, v, mask):
+    return right(q, k, v), mask
+
 def prints(Q, K, V):
     print("hello from inside")
     return right(Q, K, V)
@@ -107,6 +110,39 @@ def remembers(Q, K, V, seen=[]):
 
 def by_dtype(Q, K, V):
     return right(Q, K, V) if Q.dtype == object else wrong(Q, K, V)
+"""
+
+
+TENSORS = """
+import math
+import torch
+import torch.nn.functional as F
+
+def attend(query, key, value, mask=None, dropout=None):
+    scores = torch.matmul(query, key.transpose(-2, -1)) / math.sqrt(query.size(-1))
+    if mask is not None:
+        scores = scores.masked_fill(mask == 0, -1e9)
+    weights = scores.softmax(dim=-1)
+    return torch.matmul(weights, value), weights
+
+def unscaled(query, key, value):
+    return torch.softmax(query @ key.transpose(-2, -1), dim=-1) @ value
+
+def gelu(x):
+    return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+def norm(x, weight, bias, eps):
+    return F.layer_norm(x, x.shape[-1:], weight, bias, float(eps))
+
+def annotated_norm(x, weight, bias, eps):
+    return weight * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + eps) + bias
+
+def keyword_norm(x, weight, bias, *, eps=1e-5):
+    variance = x.var(-1, keepdim=True, unbiased=False)
+    return weight * (x - x.mean(-1, keepdim=True)) / torch.sqrt(variance + eps) + bias
 """
 
 
@@ -203,12 +239,58 @@ def test_files_are_written_whole(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert status == 2 and "its folder does not exist" in err
 
 
-@pytest.mark.parametrize("name", ["right", "renamed", "single", "prints", "batched"])
+@pytest.mark.parametrize("name", ["right", "renamed", "single", "prints", "batched", "masked"])
 def test_right_functions(capsys: pytest.CaptureFixture[str], functions: str, name: str) -> None:
     status, out, err = run(capsys, f"{functions}:{name}", "--against", "attention")
     assert (status, err) == (0, "")
     assert "✓ EQUAL-SUPPORTED" in out
     assert ("prints to standard output: 'hello" in out) == (name == "prints")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "card"),
+    [
+        ("attention.py:attention_forward", "attention"),
+        ("softmax.py:softmax_forward", "softmax"),
+        ("softmax.py:log_softmax_forward", "log-softmax"),
+        ("layer_norm.py:layer_norm_forward", "layer-norm"),
+        ("rms_norm.py:rms_norm_forward", "rms-norm"),
+        ("activation.py:gelu_forward", "gelu"),
+        ("activation.py:silu_forward", "silu"),
+    ],
+)
+def test_our_own_kernels_as_a_user_would_ask(
+    capsys: pytest.CaptureFixture[str], kernel: str, card: str
+) -> None:
+    path = ROOT / "minitransformer" / "kernels" / kernel
+    status, out, err = run(capsys, str(path), "--against", card)
+    assert (status, err) == (0, "")
+    assert "✓ EQUAL-SUPPORTED" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "verdict"),
+    [
+        ("attend", "attention", "EQUAL-SUPPORTED"),
+        ("unscaled", "attention", "DIFFERENT"),
+        ("gelu", "gelu", "EQUAL-SUPPORTED"),
+        ("gelu_tanh", "gelu-tanh", "EQUAL-SUPPORTED"),
+        ("gelu_tanh", "gelu", "APPROXIMATES"),
+        ("norm", "layer-norm", "EQUAL-SUPPORTED"),
+        ("annotated_norm", "layer-norm", "DIFFERENT"),
+        ("keyword_norm", "layer-norm", "EQUAL-SUPPORTED"),
+    ],
+)
+def test_functions_on_tensors(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, card: str, verdict: str
+) -> None:
+    pytest.importorskip("torch")
+    path = tmp_path / "tensors.py"
+    path.write_text(TENSORS)
+    status, out, _ = run(capsys, f"{path}:{name}", "--against", card)
+    assert verdict in out.splitlines()[0]
+    assert status == (0 if verdict.startswith("EQUAL") else 1)
+    assert ("unbiased variance" in out) == (name == "annotated_norm")
 
 
 @pytest.mark.parametrize(
