@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -52,6 +53,8 @@ def head_of(lhs: Expr | None) -> str:
         return ""
     if lhs.op in ("call", "name"):
         return str(lhs.value)
+    if lhs.op == "pow" and lhs.args[0].op == "name":
+        return f"{lhs.args[0].value}^{_plain(lhs.args[1])}"
     if lhs.op in ("index", "pow", "hadamard", "transpose"):
         return head_of(lhs.args[0])
     if lhs.op == "partial":
@@ -73,13 +76,59 @@ def substitute(e: Expr, values: Mapping[str, Expr]) -> Expr:
     return e.map(change) if values else e
 
 
+def defines(lhs: Expr | None) -> str:
+    """Return the key under which a left-hand side defines something, or ``""``.
+
+    A name is its own key, a square ``σ²`` has the key ``σ^2`` and an entry ``e_{ij}`` the
+    key ``e_i,j``; `inline` finds each of them where it is used.
+    """
+    if lhs is None:
+        return ""
+    if lhs.op == "name":
+        return str(lhs.value)
+    if lhs.op == "pow" and lhs.args[0].op == "name" and lhs.args[1].op == "number":
+        return f"{lhs.args[0].value}^{lhs.args[1].value}"
+    if lhs.op == "index" and lhs.args[0].op == "name":
+        return f"{lhs.args[0].value}_{','.join(_plain(a) for a in lhs.args[1:])}"
+    return ""
+
+
 def inline(e: Expr, definitions: Mapping[str, Expr], depth: int = 12) -> Expr:
     """Replace defined names by their definitions, definitions of definitions included."""
+    if not definitions:
+        return e
+    entries = {}
+    for key in definitions:
+        base, _, letters = key.rpartition("_")
+        recurrent = any(
+            n.op == "index" and n.args[0].value == base for n in definitions[key].walk()
+        )
+        if base and "^" not in key and not recurrent:
+            entries.setdefault((base, len(letters.split(","))), (key, letters.split(",")))
+
+    def whole(node: Expr) -> Expr:
+        """Replace the squares and entries that have definitions of their own."""
+        key = defines(node) if node.op in ("pow", "index") else ""
+        if key in definitions:
+            return definitions[key].map(lambda part: replace(part, span=node.span))
+        if node.op == "index" and node.args[0].op == "name":
+            found = entries.get((node.args[0].value, len(node.args) - 1))
+            if found and all(x.isalpha() and len(x) == 1 for x in found[1]):
+                meant = dict(zip(found[1], node.args[1:]))
+                body = substitute(definitions[found[0]], meant)
+                return body.map(lambda part: replace(part, span=node.span))
+        return node
+
     for _ in range(depth):
+        before = e
+        e = e.map(whole)
         used = {n.value for n in e.walk() if n.op == "name"} & set(definitions)
-        if not used:
-            return e
         e = substitute(e, {k: definitions[k] for k in used})
+        for key in used:
+            if key in {n.value for n in definitions[key].walk() if n.op == "name"}:
+                return e  # defined by itself: an update, not a definition
+        if e == before:
+            return e
     return e
 
 
@@ -139,6 +188,7 @@ class Binder:
         given = str(e.value)
         function, _ = canonical_function(given)
         known = (
+            function == "kron" or
             given in self.card.function_dims
             or function in ELEMENTWISE
             or function in REDUCTIONS
@@ -209,7 +259,7 @@ class Binder:
         if spelled in self.card.indices:
             self.free.append(spelled)
             return e
-        target = self.renames.get(spelled, spelled)
+        target = unicodedata.normalize("NFC", self.renames.get(spelled, spelled))
         found = self.card.bind(target)
         if found is not None:
             if found.name != spelled:
@@ -217,7 +267,9 @@ class Binder:
             return replace(e, value=found.name)
         if target in self.card.sizes or target in self.card.dims:
             return replace(e, value=target)
-        if target in self.card.derived:
+        derived = {unicodedata.normalize("NFC", k): k for k in self.card.derived}
+        if target in derived:
+            target = derived[target]
             inner = self(self.card.derived_tree(target), scope)
             return inner.map(lambda part: replace(part, span=e.span))
         split = self._indexed(e, target, scope)

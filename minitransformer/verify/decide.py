@@ -23,6 +23,7 @@ from minitransformer.verify import explain, repair, shrink
 from minitransformer.verify.binding import (
     Bound,
     bind,
+    defines,
     head_of,
     inline,
     sides,
@@ -140,8 +141,10 @@ def interpret(bound: Bound, card: Card) -> Typed:
         elaborator = Elaborator(flipped.typing, Convention(softmax="first"))
         try:
             term = elaborator.formula(flipped.expr, flipped.free)
-            if term.dims == card.output[::-1] and len(term.dims) == 2:
-                term = Term("transpose", (_untranspose(term, bound),), None, card.output, term.span)
+            if term.dims == card.output[::-1]:
+                term = _untranspose(term, bound)
+                if len(term.dims) == 2:
+                    term = Term("transpose", (term,), None, card.output, term.span)
                 good.append(Interpretation(Convention(softmax="first"), term, elaborator, True))
         except (IllTyped, Unbound):
             pass
@@ -314,7 +317,10 @@ def _reading(
         and "scale" in card.up_to else c for c in claims
     )
     own = head_of(lhs)
-    usable = {k: v for k, v in definitions.items() if k != own and card.bind(k) is None}
+    usable = {
+        k: v for k, v in definitions.items()
+        if k not in (own, defines(lhs)) and card.bind(k) is None
+    }
     findings = []
     for claim in claims:
         findings.append(
@@ -462,6 +468,9 @@ def _claim(
     typed = interpret(bound, card)
     if not typed.good and bound.unknown:
         renamed = _by_renaming(claim, bound, card, reading)
+        proposal = _proposed(claim, bound, card, reading, lhs, declarations)
+        if proposal is not None and renamed is None:
+            return proposal
         # K_1, K_3 of a worked example are things of the text, whatever their values.
         worked = all(re.fullmatch(r"\w+_\d+", u) for u in bound.unknown)
         if renamed is None and worked and typed.wrong_shape is not None:
@@ -553,6 +562,9 @@ def _with_unknown(
     symbol = bound.unknown[0]
     declared = _values(declarations.get(symbol))
     trials = declared + [v for v in candidates(card) if v not in declared]
+    proposal = _proposed(claim, bound, card, reading, lhs, declarations)
+    if proposal is not None:
+        return proposal
     if len(bound.unknown) > 1:
         trials = []
     for value in trials:
@@ -614,6 +626,33 @@ def quick_equal(typed: Typed, bound: Bound, card: Card) -> bool:
     return any(
         compare(term_value(i.term), card, bound.extra, certify=False).equal for i in typed.good
     )
+
+
+def _proposed(
+    claim: Expr,
+    bound: Bound,
+    card: Card,
+    reading: str,
+    lhs: Expr | None,
+    declarations: Mapping[str, Any],
+) -> Finding | None:
+    """Refuse a formula whose undefined symbols have a usual meaning, and name that meaning."""
+    from minitransformer.verify.cards.card import formula_tree
+
+    usual = {u: formula_tree(card.suggestions[u]) for u in bound.unknown if u in card.suggestions}
+    if not usual:
+        return None
+    trial = bind(substitute(claim, usual), card, lhs, declarations)
+    typed = interpret(trial, card)
+    meant = ", ".join(f"{u} = {show(v)}" for u, v in usual.items())
+    listed = ", ".join(usual)
+    right = bool(typed.good) and not trial.unknown and quick_equal(typed, trial, card)
+    told = (f"the formula is right if {meant}" if right
+            else f"even with {meant} the formula is not {card.name}")
+    return _finding(
+        card, Verdict.UNDER_SPECIFIED, reading, detail=listed,
+        explanation=f"Nothing defines {listed}; {told}.",
+        repair=None if not right else repair.Repair(claim, (f"define {meant}",), 0))
 
 
 def _undecided(bound: Bound, card: Card, reading: str) -> Finding:
@@ -1214,7 +1253,7 @@ def _arguments(fn: Callable[..., Any], card: Card) -> tuple[str, ...]:
         return order
     named = []
     for p in parameters:
-        found = card.bind(p.name) or card.bind(p.name.upper()) or card.bind(_greek(p.name))
+        found = card.bind(p.name) or card.bind(p.name.upper()) or card.bind(greek(p.name))
         if found is None:
             break
         named.append(found.name)
@@ -1223,7 +1262,7 @@ def _arguments(fn: Callable[..., Any], card: Card) -> tuple[str, ...]:
     return order
 
 
-def _greek(name: str) -> str:
+def greek(name: str) -> str:
     letters = {"gamma": "γ", "beta": "β", "eps": "ε", "epsilon": "ε", "alpha": "α", "theta": "θ",
                "sigma": "σ", "mu": "μ", "beta1": "β_1", "beta2": "β_2", "lam": "λ"}  # fmt: skip
     return letters.get(name.lower(), name)

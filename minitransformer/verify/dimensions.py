@@ -369,12 +369,6 @@ class Elaborator:
         if ra <= 2 and rb <= 2 and a.dims[-1] == b.dims[0] and not (rb == 1 and b.co and ra == 1):
             dims = a.dims[:-1] + b.dims[1:]
             return Term("matmul", (a, b), None, dims, span, ra == 1 and a.co)
-        if min(ra, rb) == 1 and self.convention.product == "hadamard":
-            wide, thin = (a, b) if ra > rb else (b, a)
-            # A gain may scale the columns of a table; a row of numbers may not.
-            if thin.op != "stack" and not thin.co and align(thin.dims, wide.dims) is not None:
-                dims, places = self.broadcast((a, b), e, "multiply")
-                return Term("times", (a, b), places, dims, span)
         fits = []
         for names, x, y in (
             ("transpose the right operand", a.dims, b.dims[::-1]),
@@ -592,6 +586,13 @@ class Elaborator:
             return Term("trace", (a,), None, (), e.span)
         if function == "norm":
             return self._norm(e)
+        if function == "kron" and len(e.args) == 2:
+            a, b = (self(x) for x in e.args)
+            if len(a.dims) == len(b.dims):
+                dims = tuple(f"{p}*{q}" for p, q in zip(a.dims, b.dims))
+                return Term("kron", (a, b), None, dims, e.span)
+            raise IllTyped(f"no Kronecker product of {show_dims(a.dims)} and "
+                           f"{show_dims(b.dims)}", e.span, (), e)
         raise Unbound(given, e.span, "function")
 
     def _call_over(self, e: Expr, over: list[Expr]) -> Term:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-from minitransformer.verify.arithmetic import NotClosed, compute, printed_step
+from minitransformer.verify.arithmetic import Array, NotClosed, compute, printed_step
+from minitransformer.verify.binding import defines
 from minitransformer.verify.cards import Card
 from minitransformer.verify.code_claims import code_findings
 from minitransformer.verify.declarations import Declarations, read_declarations
@@ -183,7 +185,7 @@ class _Judge:
         self.card = card
         self.steps: dict[str, tuple[Expr, int]] = {}  # name -> right-hand side, section
         self.named: dict[str, list[tuple[Expr, Claim]]] = {}
-        self.judged: dict[str, tuple[Card | None, int]] = {}  # symbol -> its card, section
+        self.judged: dict[str, tuple[Card, int]] = {}  # symbol -> its card, section
         self._mentioned: dict[int, set[str]] = {}
 
     def __call__(self, claim: Claim) -> Finding | None:
@@ -262,13 +264,10 @@ class _Judge:
         key = str(symbol.value) if symbol.op == "name" else ""
         section = claim.formula.section
         if matched:
-            chosen = matched[0]
-            if key:
-                self.judged[key] = chosen, section
-        else:  # the same symbol was something known a moment ago
-            chosen, where = self.judged.get(key, (None, -2))
-            if chosen is None or where not in (section, section - 1):
-                return None
+            self.judged[key] = matched[0], section
+        elif not key or self.judged.get(key, (None, -2))[1] not in (section, section - 1):
+            return None
+        chosen = self.judged[key][0]  # what resembles nothing may be the same symbol again
         return decide(
             readings,
             chosen,
@@ -285,9 +284,9 @@ class _Judge:
         left, right = expr.args[0], expr.args[1]
         if sign not in _DEFINING:
             return
-        if left.op == "name" and claim.formula.display:
+        if defines(left) and claim.formula.display:
             if all(e != left for e in right.walk()):
-                self.steps[str(left.value)] = (right, claim.formula.section)
+                self.steps[defines(left)] = (right, claim.formula.section)
         elif left.op == "call" and len(str(left.value)) > 2 and claim.formula.display:
             from minitransformer.verify.binding import inline
 
@@ -352,10 +351,10 @@ class _Judge:
             value = self.declarations.near(symbol, claim.formula.section).value
             if value is not None and value.op == "number":
                 known[symbol] = float(value.value)
-        if all(not e.args and e.op == "name" or e.op in ("relation", "chain", "mul", "add")
+        if all((not e.args and e.op == "name") or e.op in ("relation", "chain", "mul", "add")
                for e in expr.walk()):  # fmt: skip
             return None
-        values = []
+        values: list[Array | None] = []
         for side in expr.args:
             try:
                 values.append(compute(side, known))
@@ -364,7 +363,7 @@ class _Judge:
                 values.append(None)
         pairs = [
             (a, b, i)
-            for i, (a, b) in enumerate(zip(values, values[1:]))
+            for i, (a, b) in enumerate(pairwise(values))
             if a is not None and b is not None
         ]
         if not pairs or (len(pairs) < len(signs) and len(values) - values.count(None) < 2):
@@ -376,7 +375,7 @@ class _Judge:
         self,
         claim: Claim,
         expr: Expr,
-        pairs: list[tuple[np.ndarray, np.ndarray, int]],
+        pairs: list[tuple[Array, Array, int]],
         with_values: str,
         complete: bool,
     ) -> Finding | None:
@@ -418,7 +417,7 @@ class _Judge:
         )
 
 
-def _shown(value: np.ndarray) -> str:
+def _shown(value: Array) -> str:
     if value.ndim == 0:
         return f"{float(value):.6g}"
     rows = value if value.ndim == 2 else value[None]

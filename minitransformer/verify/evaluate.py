@@ -462,6 +462,9 @@ class Evaluator:
     def _outer(self, t: Term) -> Any:
         return np.multiply.outer(self(t.args[0]), self(t.args[1]))
 
+    def _kron(self, t: Term) -> Any:
+        return np.kron(self(t.args[0]), self(t.args[1]))
+
     def _transpose(self, t: Term) -> Any:
         return self(t.args[0]).T
 

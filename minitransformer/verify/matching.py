@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from minitransformer.verify.binding import bind, head_of, inline, sides
+from minitransformer.verify.binding import bind, defines, head_of, inline, sides
 from minitransformer.verify.cards import cards
 from minitransformer.verify.cards.card import Card, formula_tree
 from minitransformer.verify.dimensions import IllTyped, Unbound, canonical_function
@@ -52,6 +53,11 @@ def features(e: Expr) -> frozenset[str]:
 
 def _in_card_symbols(e: Expr, card: Card) -> Expr:
     def change(node: Expr) -> Expr:
+        if node.op == "call" and len(node.args) == 1 and node.args[0].op == "name":
+            vector = card.bind(str(node.value))
+            if vector is not None and vector.dims:  # P(i) for an entry of P
+                return Expr("name", (), vector.name, node.span)
+            return node
         if node.op != "name":
             return node
         found = card.bind(str(node.value))
@@ -59,8 +65,12 @@ def _in_card_symbols(e: Expr, card: Card) -> Expr:
             return Expr("name", (), found.name, node.span)
         if node.value in card.sizes:
             return Expr("name", (), card.sizes[node.value], node.span)
-        if node.value in card.derived:
-            return card.derived_tree(str(node.value))
+        meaning = {**card.suggestions, **card.derived}.get(str(node.value))
+        if meaning is not None:
+            return formula_tree(meaning)
+        base, _, index = str(node.value).rpartition("_")
+        if base and len(index) == 1 and (card.bind(base) or base in card.derived):
+            return change(Expr("name", (), base, node.span))
         return node
 
     return e.map(change)
@@ -83,7 +93,17 @@ def _profiles() -> tuple[tuple[Card, tuple[frozenset[str], ...], bool], ...]:
 
 
 def _plain(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum() or c in "'̂̃")
+    name = unicodedata.normalize("NFD", name)
+    return "".join(c for c in name.lower() if c.isalnum() or c in "^'̂̃")
+
+
+def _heads(lhs: Expr | None) -> frozenset[str]:
+    """Return the spellings of what a left-hand side defines: ``m_t`` and, of an index, ``m``."""
+    full, base = defines(lhs), head_of(lhs)
+    found = {_plain(full), _plain(base)}
+    if lhs is not None and lhs.op == "name":
+        found.add(_plain(str(lhs.value).rpartition("_")[0]))
+    return frozenset(found - {""})
 
 
 def resemblance(e: Expr, card: Card, profiles: tuple[frozenset[str], ...]) -> float:
@@ -124,7 +144,7 @@ def match(
     lhs, claims, signs = sides(e)
     if lhs is None and e.op == "call" and str(e.value) in ("O", "𝒪", "Θ") and len(e.args) == 1:
         lhs, claims = e, e.args
-    head = _plain(head_of(lhs))
+    heads = _heads(lhs)
     nearby = context.lower()
     scored: list[tuple[float, int, Card]] = []
     plain = claims[-1] if claims else e
@@ -133,7 +153,7 @@ def match(
     if steps:
         bodies += [inline(body, steps) for body in bodies]
     for order, (card, profiles, small) in enumerate(_profiles()):
-        named = bool(head) and head in {_plain(h) for h in card.heads}
+        named = bool(heads) and not heads.isdisjoint(_plain(h) for h in card.heads)
         spoken = any(
             len(word) > 3 and word.lower() in nearby
             for word in (card.name, card.id.replace("-", " "), *card.aliases)
@@ -145,7 +165,7 @@ def match(
         enough = NAMED if named else ENOUGH
         if small and not named and not (spoken and likeness >= ENOUGH):
             continue
-        if head and not named and not spoken and likeness < 0.75:
+        if heads and not named and not spoken and likeness < 0.75:
             continue
         if likeness >= enough:
             scored.append((score, -order, card))

@@ -177,7 +177,7 @@ CARDS = (
         torch="torch.nn.functional.scaled_dot_product_attention(Q, K, V)",
         kernel="minitransformer.kernels.attention.attention_forward",
         kernel_call="kernel(Q[None], K[None], V[None], None)[0][0]",
-        derived={
+        suggestions={
             "S": r"QK^T/\sqrt{d_k}", "P": r"\mathrm{softmax}(QK^T/\sqrt{d_k})",
             "W": r"\mathrm{softmax}(QK^T/\sqrt{d_k})", "A": r"\mathrm{softmax}(QK^T/\sqrt{d_k})",
         },
@@ -189,7 +189,7 @@ CARDS = (
         id="attention-weights",
         name="Attention weights",
         aliases=("attention matrix", "attention probabilities"),
-        heads=("W", "A", "P", "weights", "AttentionWeights", "α", "a"),
+        heads=("W", "A", "P", "weights", "AttentionWeights", "α", "a", "w"),
         latex=r"\mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)",
         source=VASWANI,
         equation="(1), the factor of V",
@@ -197,7 +197,7 @@ CARDS = (
         dims=("n_q", "n_k", "d_k"),
         output=("n_q", "n_k"),
         sizes={k: v for k, v in SIZES.items() if v != "d_v"},
-        derived={"S": r"QK^T/\sqrt{d_k}"},
+        suggestions={"S": r"QK^T/\sqrt{d_k}"},
         reference=_weights,
         torch="torch.softmax(Q @ K.T / Q.shape[-1] ** 0.5, -1)",
         properties=("rows sum to one",),

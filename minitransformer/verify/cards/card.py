@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -82,6 +83,9 @@ class Card:
         Symbols that denote sizes, with their aliases, to dimensions.
     derived : mapping
         Quantities with a fixed meaning in this context (μ, σ²), as formulas.
+    suggestions : mapping
+        What a name often stands for that the text itself must define (S for the scaled
+        scores): never assumed, only proposed.
     """
 
     id: str
@@ -98,6 +102,7 @@ class Card:
     signature: tuple[str, ...] = ()  # inputs in the order a left-hand side lists them
     sizes: Mapping[str, str] = field(default_factory=dict)
     derived: Mapping[str, str] = field(default_factory=dict)
+    suggestions: Mapping[str, str] = field(default_factory=dict)
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     function_dims: Mapping[str, Callable[..., Dims]] = field(default_factory=dict)
     indices: Mapping[str, str] = field(default_factory=dict)  # free indices and their ranges
@@ -168,13 +173,21 @@ class Card:
 
     def bind(self, name: str) -> Input | None:
         """Return the input that a symbol names, by name or alias."""
+        return self._names.get(unicodedata.normalize("NFC", name))
+
+    @functools.cached_property
+    def _names(self) -> Mapping[str, Input]:
+        """Every spelling of every input; a name of its own comes before any alias."""
+        table: dict[str, Input] = {}
         for item in self.inputs:
-            if name == item.name or name in item.aliases:
-                return item
-        return None
+            table.setdefault(unicodedata.normalize("NFC", item.name), item)
+        for item in self.inputs:
+            for spelled in item.aliases:
+                table.setdefault(unicodedata.normalize("NFC", spelled), item)
+        return table
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def formula_tree(text: str) -> Expr:
     """Parse a formula of a card; the right-hand side where it is an equation."""
     from minitransformer.verify.parser import parse

@@ -82,7 +82,72 @@ def _batch_norm(m: Floats, sizes: Any, x: Any, gain: Any, shift: Any, eps: Any) 
     return [gain * (v - mean) / root + shift for v in x]
 
 
+def _mean(m: Floats, sizes: Any, x: Any) -> Any:
+    return _moments(m, x)[0]
+
+
+def _variance(m: Floats, sizes: Any, x: Any) -> Any:
+    return _moments(m, x)[1]
+
+
 CARDS = (
+    Card(
+        id="layer-norm-mean",
+        name="Mean of a vector",
+        aliases=("layer norm mean",),
+        heads=("μ", "mean", "x̄", "μ_B", "E"),
+        latex=r"\frac{1}{d}\sum_{i=1}^{d} x_i",
+        source=BA,
+        equation="(3)",
+        inputs=(X,),
+        dims=("d",),
+        output=(),
+        sizes=SIZES,
+        reference=_mean,
+        torch="x.mean()",
+        mistakes=(Mistake(r"\sum_{i=1}^{d} x_i", "a sum where the mean belongs"),),
+    ),
+    Card(
+        id="layer-norm-variance",
+        name="Variance of a vector, biased as layer normalisation takes it",
+        aliases=("layer norm variance", "biased variance"),
+        heads=("σ^2", "Var", "var", "s^2", "σ_B^2", "σ_ℬ^2"),
+        latex=r"\frac{1}{d}\sum_{i=1}^{d} (x_i - \mu)^2",
+        source=BA,
+        equation="(3), squared",
+        inputs=(X,),
+        dims=("d",),
+        output=(),
+        sizes=SIZES,
+        derived={k: v for k, v in MOMENTS.items() if k in ("μ", "mu", "mean", "x̄")},
+        reference=_variance,
+        torch="x.var(correction=0)",
+        mistakes=(
+            Mistake(r"\frac{1}{d-1}\sum_{i=1}^{d} (x_i - \mu)^2",
+                    "the unbiased variance, divided by d − 1", "annotated-transformer#119"),
+            Mistake(r"\sum_{i=1}^{d} (x_i - \mu)^2", "a sum where the mean belongs"),
+        ),
+    ),
+    Card(
+        id="layer-norm-deviation",
+        name="Standard deviation of a vector, biased",
+        aliases=("layer norm deviation",),
+        heads=("σ", "std", "sigma"),
+        latex=r"\sqrt{\frac{1}{d}\sum_{i=1}^{d} (x_i - \mu)^2}",
+        source=BA,
+        equation="(3)",
+        inputs=(X,),
+        dims=("d",),
+        output=(),
+        sizes=SIZES,
+        derived={k: v for k, v in MOMENTS.items() if k in ("μ", "mu", "mean", "x̄")},
+        reference=lambda m, sizes, x: m.sqrt(_variance(m, sizes, x)),
+        torch="x.std(correction=0)",
+        mistakes=(
+            Mistake(r"\sqrt{\frac{1}{d-1}\sum_{i=1}^{d} (x_i - \mu)^2}",
+                    "the unbiased deviation, divided by d − 1", "annotated-transformer#119"),
+        ),
+    ),
     Card(
         id="layer-norm",
         name="Layer normalisation",

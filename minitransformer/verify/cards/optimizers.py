@@ -28,8 +28,8 @@ M = r"(\beta_1 m + (1 - \beta_1) g)"
 V = r"(\beta_2 v + (1 - \beta_2) g^2)"
 ADAM_DERIVED = {
     "m_t": M, "v_t": V,
-    **{k: rf"\frac{{{M}}}{{1 - \beta_1^t}}" for k in ("m̂", "m̂_t")},
-    **{k: rf"\frac{{{V}}}{{1 - \beta_2^t}}" for k in ("v̂", "v̂_t")},
+    **dict.fromkeys(("m̂", "m̂_t"), rf"\frac{{{M}}}{{1 - \beta_1^t}}"),
+    **dict.fromkeys(("v̂", "v̂_t"), rf"\frac{{{V}}}{{1 - \beta_2^t}}"),
 }  # fmt: skip
 
 
@@ -187,6 +187,21 @@ CARDS = (
         reference=_adam_correction,
         torch="m_t / (1 - β_1 ** t)",
         mistakes=(Mistake(r"\frac{m_t}{1 - \beta_1}", "β₁ lacks its power t"),),
+    ),
+    Card(
+        id="adam-bias-correction-second",
+        name="Adam's bias correction of the second moment",
+        heads=("v̂_t", "v̂"),
+        latex=r"\frac{v_t}{1 - \beta_2^t}",
+        source=KINGMA,
+        equation="algorithm 1, section 3",
+        inputs=(Input("v_t", aliases=("v",)), ADAM_INPUTS[4], ADAM_INPUTS[7]),
+        output=(),
+        dims=(),
+        shapes=({}, {}, {}),
+        reference=_adam_correction,
+        torch="v_t / (1 - β_2 ** t)",
+        mistakes=(Mistake(r"\frac{v_t}{1 - \beta_2}", "β₂ lacks its power t"),),
     ),
     Card(
         id="adamw",
@@ -382,13 +397,30 @@ CARDS = (
         ),
     ),
     Card(
+        id="lora-unscaled",
+        name="Low-rank adaptation before scaling",
+        heads=("h",),
+        latex=r"W_0 x + B A x",
+        source="Hu et al., LoRA, ICLR 2022, arXiv:2106.09685",
+        equation="(3)",
+        inputs=(Input("W_0", ("d", "k"), aliases=("W",)), Input("B", ("d", "r")),
+                Input("A", ("r", "k")), Input("x", ("k",))),
+        signature=("x",),
+        dims=("d", "k", "r"),
+        output=("d",),
+        sizes={"d": "d", "k": "k", "r": "r"},
+        derived={"ΔW": "B A"},
+        reference=lambda m, sizes, W, B, A, x: _lora(m, sizes, W, B, A, x, m.number(len(A))),
+        torch="W_0 @ x + B @ (A @ x)",
+    ),
+    Card(
         id="lora",
         name="Low-rank adaptation",
         aliases=("low rank adaptation",),
         heads=("h", "LoRA"),
         latex=r"W_0 x + \frac{\alpha}{r} B A x",
         source="Hu et al., LoRA, ICLR 2022, arXiv:2106.09685",
-        equation="(3), with the scaling of section 4.1",
+        equation="section 4.1: the update of (3) scaled by α/r",
         inputs=(Input("W_0", ("d", "k"), aliases=("W",)), Input("B", ("d", "r")),
                 Input("A", ("r", "k")), Input("x", ("k",)), Input("α", (), "positive")),
         signature=("x",),
@@ -399,7 +431,6 @@ CARDS = (
         reference=_lora,
         torch="W_0 @ x + α / r * (B @ (A @ x))",
         mistakes=(
-            Mistake(r"W_0 x + B A x", "the scale α/r is missing"),
             Mistake(r"W_0 x + \frac{r}{\alpha} B A x", "the scale is inverted"),
         ),
     ),
