@@ -340,11 +340,14 @@ def _keyword_inputs(function: Any, card: Card) -> dict[int, str]:
     from minitransformer.verify.decide import greek
 
     places = {item.name: place for place, item in enumerate(card.inputs)}
-    found = {}
-    for p in function.__signature__.parameters.values():
+    found: dict[int, str] = {}
+    for p in function.__signature__.parameters.values():  # keyword-only ones come last
         item = card.bind(p.name) or card.bind(greek(p.name))
-        if p.kind is p.KEYWORD_ONLY and item is not None:
-            found[places[item.name]] = p.name
+        if item is None or item.name not in places:
+            continue
+        place = places.pop(item.name)
+        if p.kind is p.KEYWORD_ONLY:
+            found[place] = p.name
     return found
 
 

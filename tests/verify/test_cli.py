@@ -462,10 +462,11 @@ def test_a_real_interrupt_leaves_no_traceback(tmp_path: Path) -> None:
         [sys.executable, "-m", "minitransformer", "verify", str(path), "--json"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(1.5)
+    time.sleep(3)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    # Where the machine is so busy that the interpreter is still starting, it dies of the signal.
+    assert process.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in err
 
 
