@@ -37,7 +37,7 @@ _FUNCTIONS: dict[str, Callable[[Array], Any]] = {
 
 
 def compute(expr: Expr, known: Mapping[str, float] | None = None) -> Array:
-    """Return the value of a closed expression.
+    r"""Return the value of a closed expression.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def compute(expr: Expr, known: Mapping[str, float] | None = None) -> Array:
     Examples
     --------
     >>> from minitransformer.verify.parser import parse
-    >>> float(compute(parse(r"\\frac{1}{\\sqrt{d_k}}")[0].expr, {"d_k": 64.0}))
+    >>> float(compute(parse(r"\frac{1}{\sqrt{d_k}}")[0].expr, {"d_k": 64.0}))
     0.125
     """
     with np.errstate(all="ignore"):
@@ -103,13 +103,14 @@ def _compute(e: Expr, known: dict[str, float]) -> Array:
         root = float(args[1]) if len(args) > 1 else 2.0
         return np.asarray(np.power(args[0], 1 / root))
     if e.op == "transpose":
-        return args[0].T
+        return np.asarray(args[0].T)
     if e.op == "abs":
         return np.asarray(np.abs(args[0]))
     if e.op == "norm" and e.value in ("", "2", "F"):
         return np.asarray(np.sqrt((args[0] ** 2).sum()))
     if e.op == "matrix" and all(a.ndim == 0 for a in args):
-        return np.asarray(args, dtype=np.float64).reshape(e.value)
+        rows, columns = e.value
+        return np.array(args, dtype=np.float64).reshape(rows, columns)
     if e.op == "call":
         return _call(str(e.value), args)
     raise NotClosed(e.op)
@@ -142,7 +143,7 @@ def _times(a: Array, b: Array) -> Array:
         return np.asarray(a * b)
     if a.shape[-1] != b.shape[0] or a.shape[0] * b.shape[-1] > _LARGEST:
         raise NotClosed("shapes")
-    return a @ b
+    return np.asarray(a @ b)
 
 
 def _sum(e: Expr, known: dict[str, float]) -> Array:
@@ -153,8 +154,7 @@ def _sum(e: Expr, known: dict[str, float]) -> Array:
     if low.ndim or high.ndim or not 0 <= float(high) - float(low) < _LARGEST:
         raise NotClosed("bounds")
     terms = [
-        _compute(e.args[0], {**known, variable: float(i)})
-        for i in range(int(low), int(high) + 1)
+        _compute(e.args[0], {**known, variable: float(i)}) for i in range(int(low), int(high) + 1)
     ]
     return _total(terms) if kind == "sum" else np.asarray(math.prod(terms[1:], start=terms[0]))
 

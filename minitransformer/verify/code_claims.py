@@ -226,11 +226,14 @@ def _names(module: Module) -> None:
                         module.constants.pop(left.id, None)
                     else:
                         module.constants[left.id] = value
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if statement.value is not None:
-                value = constant(statement.value, module.constants)
-                if value is not None:
-                    module.constants[statement.target.id] = value
+        elif (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and statement.value is not None
+        ):
+            value = constant(statement.value, module.constants)
+            if value is not None:
+                module.constants[statement.target.id] = value
     # A class's own parameters take the values it is built with, once.
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -249,10 +252,10 @@ def _names(module: Module) -> None:
                 if value is not None and parameter is not None:
                     module.constants.setdefault(parameter, value)
     for made in module.classes.values():
-        for init in made.body:
-            if isinstance(init, ast.FunctionDef) and init.name == "__init__":
-                names = [a.arg for a in init.args.args]
-                for parameter, expression in zip(reversed(names), reversed(init.args.defaults)):
+        for method in made.body:
+            if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                names = [a.arg for a in method.args.args]
+                for parameter, expression in zip(reversed(names), reversed(method.args.defaults)):
                     value = constant(expression, module.constants)
                     if value is not None:
                         module.constants.setdefault(parameter, value)
@@ -372,9 +375,7 @@ class _Rules:
     def finding(
         self, node: ast.AST, verdict: Verdict, reading: str, explanation: str, **more: Any
     ) -> Finding:
-        return Finding(
-            self.place(node), verdict, reading=reading, explanation=explanation, **more
-        )
+        return Finding(self.place(node), verdict, reading=reading, explanation=explanation, **more)
 
 
 def _block(document: str, code: Code, module: Module) -> Iterator[Finding]:
@@ -407,8 +408,13 @@ def _binding(rules: _Rules, call: Call) -> Iterator[Finding]:
     if call.name in _CHECKED:
         for parameter, argument in call.bound.items():
             meant = _MEANT.get(_spelled(argument))
-            if meant is None or parameter in meant or call.name == "Transformer" and (
-                "num_layers" in meant and parameter.endswith("_layers")
+            if (
+                meant is None
+                or parameter in meant
+                or (
+                    call.name == "Transformer"
+                    and ("num_layers" in meant and parameter.endswith("_layers"))
+                )
             ):
                 continue
             fits = [p for p in SIGNATURES[call.name] if p in meant]

@@ -1,6 +1,6 @@
-"""What the text around formulas says about their symbols, in English and Chinese.
+r"""What the text around formulas says about their symbols, in English and Chinese.
 
-Three sources: ``Q \\in \\mathbb{R}^{n \\times d_k}``, ``d_k = 64``, and sentences such as
+Three sources: ``Q \in \mathbb{R}^{n \times d_k}``, ``d_k = 64``, and sentences such as
 "where d_k is the dimension of the keys" or "其中，$d_k$ 表示键向量的维度". A sentence that
 no pattern covers declares nothing.
 """
@@ -107,8 +107,7 @@ _MEANS_ZH = re.compile(
     _LIST + r"\s*(?:则|就)?(?:分别)?(?:表示|代表|是指|指的是|指|是|为)(?!\s*⟦)\s*(.{1,80}?)" + _END
 )
 _MEANS_EN = re.compile(
-    _LIST
-    + r"\s*(?:\([^)]*\)\s*)?(?:,\s*)?(?:respectively\s+)?"
+    _LIST + r"\s*(?:\([^)]*\)\s*)?(?:,\s*)?(?:respectively\s+)?"
     r"(?:is|are|denotes?|represents?|stands?\s+for|means?|refers?\s+to|indicates?|"
     r"corresponds?\s+to|contains?|be)\s+(?!⟦)(?:the\s+|a\s+|an\s+)?(.{1,120}?)" + _END,
     re.I,
@@ -132,7 +131,8 @@ _USUAL = re.compile(
     re.I,
 )
 _EXACT = re.compile(
-    r"⟦(\d+)⟧\s*(?:is|are|be)?\s*(?:(?:the|an?)\s+[\w ]{0,40}?,?\s*)?(?:always\s+)?(?:set|equal|equals|fixed)\s+(?:to\s+)?⟦(\d+)⟧"
+    r"⟦(\d+)⟧\s*(?:is|are|be)?\s*(?:(?:the|an?)\s+[\w ]{0,40}?,?\s*)?(?:always\s+)?"
+    r"(?:set|equal|equals|fixed)\s+(?:to\s+)?⟦(\d+)⟧"
     r"|⟦(\d+)⟧\s*(?:设为|设置为|等于|取值为|取为|固定为|取)\s*⟦(\d+)⟧",
     re.I,
 )
@@ -148,7 +148,7 @@ def read_declarations(
     formulas: Iterable[tuple[str, int, int]] = (),
     macros: Mapping[str, Macro] | None = None,
 ) -> Declarations:
-    """Collect what a document declares.
+    r"""Collect what a document declares.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def read_declarations(
     Examples
     --------
     >>> said = read_declarations([("where $d_k$ is the dimension of the keys, and $s$ is a "
-    ...                            "constant, usually set to $\\\\sqrt{d_k}$.", 3, 1)])
+    ...                            "constant, usually set to $\\sqrt{d_k}$.", 3, 1)])
     >>> said["d_k"].meaning, said["s"].constant, to_unicode(said["s"].usual[0])
     ('dimension of the keys', True, '√dₖ')
     """
@@ -279,9 +279,7 @@ def _from_sentence(sentence: str, macros: Mapping[str, Macro] | None) -> Iterato
         for match in pattern.finditer(text):
             for symbol in names[int(match.group(2))]:
                 meaning = match.group(1).strip()
-                yield Declaration(
-                    symbol, meaning=meaning, constant=bool(_CONSTANT.search(meaning))
-                )
+                yield Declaration(symbol, meaning=meaning, constant=bool(_CONSTANT.search(meaning)))
     for match in _USUAL.finditer(text):
         index = int(next(g for g in match.groups() if g is not None))
         before = [i for i in map(int, _SLOT.findall(text[: match.start()])) if names[i]]

@@ -1,4 +1,4 @@
-"""The tree that every reading of a formula becomes.
+r"""The tree that every reading of a formula becomes.
 
 One generic node, so that rewriting, shrinking and repairing a formula are walks
 over ``args`` and not a visitor per class. The operators:
@@ -20,7 +20,7 @@ transpose      aᵀ
 inverse        a⁻¹, of a matrix; of a scalar, its reciprocal
 sqrt           √a, or the n-th root with ``args = (a, n)``
 call           f(a, ...); ``value`` the function's name (``softmax``, ``exp``, ``max``);
-               e^x is ``exp``, \\log and \\ln are ``log``, ℝ^{n×d} is ``ℝ``(n, d)
+               e^x is ``exp``, \log and \ln are ``log``, ℝ^{n×d} is ``ℝ``(n, d)
 big            Σ, Π, max, mean over an index; ``value`` = (kind, index name),
                args = (body, lower, upper), (body, condition) or (body,);
                the index name is ``None`` where the text states none

@@ -1,6 +1,6 @@
-"""Documents to formulas, code and prose, each with its line.
+r"""Documents to formulas, code and prose, each with its line.
 
-One scanner finds ``$$``, ``\\[``, ``\\(``, ``$`` and LaTeX environments in text from
+One scanner finds ``$$``, ``\[``, ``\(``, ``$`` and LaTeX environments in text from
 which code, comments and escaped dollars have been blanked out; what differs between
 Markdown, LaTeX, HTML and notebooks is only what is blanked and where lines come from.
 """
@@ -17,14 +17,65 @@ from pathlib import PurePath
 
 from minitransformer.verify.tokenizer import Macro
 
-_ENVIRONMENTS = (
-    "equation align gather multline eqnarray displaymath flalign alignat split aligned math"
-).split()
+_ENVIRONMENTS = [
+    "equation",
+    "align",
+    "gather",
+    "multline",
+    "eqnarray",
+    "displaymath",
+    "flalign",
+    "alignat",
+    "split",
+    "aligned",
+    "math",
+]
 _CODE_ENVIRONMENTS = ("verbatim", "lstlisting", "minted", "Verbatim", "algorithmic")
 # Words that no formula of a plain text holds.
 _PROSE_WORDS = frozenset(
-    "on of the is are was and or with for to in by we our this that it as at from has have not "
-    "be so but if when then which an you your i'm can will test use using see".split()
+    [
+        "on",
+        "of",
+        "the",
+        "is",
+        "are",
+        "was",
+        "and",
+        "or",
+        "with",
+        "for",
+        "to",
+        "in",
+        "by",
+        "we",
+        "our",
+        "this",
+        "that",
+        "it",
+        "as",
+        "at",
+        "from",
+        "has",
+        "have",
+        "not",
+        "be",
+        "so",
+        "but",
+        "if",
+        "when",
+        "then",
+        "which",
+        "an",
+        "you",
+        "your",
+        "i'm",
+        "can",
+        "will",
+        "test",
+        "use",
+        "using",
+        "see",
+    ]
 )
 _MATH_FENCES = {"math", "latex", "tex", "katex"}
 
@@ -80,7 +131,7 @@ class Document:
 
 
 def read_document(text: str, name: str) -> Document:
-    """Split a document into what can be checked.
+    r"""Split a document into what can be checked.
 
     Parameters
     ----------
@@ -101,7 +152,7 @@ def read_document(text: str, name: str) -> Document:
 
     Examples
     --------
-    >>> found = read_document("It costs $5. We use $d_k = 64$ and\\n\\n$$S = QK^T$$\\n", "a.md")
+    >>> found = read_document("It costs $5. We use $d_k = 64$ and\n\n$$S = QK^T$$\n", "a.md")
     >>> [(f.text, f.line, f.display) for f in found.formulas]
     [('d_k = 64', 1, False), ('S = QK^T', 3, True)]
     """
@@ -192,7 +243,7 @@ def _find(text: str, close: str, pos: int) -> int:
 
 def _inline_end(text: str, pos: int, tex: bool) -> int | None:
     """Return where ``$`` closes, by the rules that keep prices out of formulas."""
-    if pos >= len(text) or text[pos].isspace() and not tex:
+    if pos >= len(text) or (text[pos].isspace() and not tex):
         return None
     end = pos
     limit = min(len(text), pos + 2_000)
@@ -277,7 +328,9 @@ def _collect(
     prose = "".join(pieces)
     prose_lines = _Lines(prose, lines.line_of)
     shift = _Shift(text, prose)
-    for paragraph in re.finditer(r"[^\n]+(?:\n(?![ \t]*(?:\n|$|[-*+>|]\s|\d+[.)]\s))[^\n]+)*", prose):
+    for paragraph in re.finditer(
+        r"[^\n]+(?:\n(?![ \t]*(?:\n|$|[-*+>|]\s|\d+[.)]\s))[^\n]+)*", prose
+    ):
         content = paragraph.group().strip()
         if not content or content == "⟦display⟧":
             continue
@@ -285,9 +338,7 @@ def _collect(
         line = prose_lines(paragraph.start() + offset)
         heading, section = sections.at(shift(paragraph.start()))
         breaks = tuple(m.start() for m in re.finditer("\n", content))
-        document.prose.append(
-            Prose(" ".join(content.split("\n")), line, heading, section, breaks)
-        )
+        document.prose.append(Prose(" ".join(content.split("\n")), line, heading, section, breaks))
 
 
 class _Shift:
@@ -304,7 +355,8 @@ class _Shift:
 
 def _without_comments(text: str, to_end: bool = False) -> str:
     """Blank ``<!-- -->``; one that is never closed hides the rest only in HTML."""
-    out, pos = [], 0
+    out: list[str] = []
+    pos = 0
     while True:
         start = text.find("<!--", pos)
         end = text.find("-->", start + 4) if start >= 0 else -1
@@ -376,19 +428,23 @@ def _markdown(
                 lead = next((i for i, r in enumerate(body) if r.strip()), 0)
                 content = re.sub(r"^\$\$|\$\$$", "", content).strip()
                 document.formulas.append(
-                    Formula(content, line_of(start + 2 + lead), line_of(close), True, heading,
-                            section)  # fmt: skip
+                    Formula(
+                        content, line_of(start + 2 + lead), line_of(close), True, heading, section
+                    )
                 )
         else:
             document.codes.append(Code("\n".join(body), language, first, heading, section))
     blanked = "\n".join(kept)
-    blanked = _CODE_SPAN.sub(
-        lambda m: m.group(1) + re.sub(r"[$\\]", " ", m.group(2)) + m.group(1), blanked
-    )
-    before = len(document.formulas)
+    blanked = _CODE_SPAN.sub(lambda m: m[1] + _unmarked(m[2]) + m[1], blanked)
+    known = len(document.formulas)
     _collect(blanked, document, sections, lines)
-    if plain and len(document.formulas) == before:
+    if plain and len(document.formulas) == known:
         _plain_lines(blanked, document, line_of)
+
+
+def _unmarked(code: str) -> str:
+    """Keep a code span's text, without what could open a formula."""
+    return re.sub(r"[$\\]", " ", code)
 
 
 def _plain_lines(text: str, document: Document, line_of: Callable[[int], int]) -> None:
@@ -416,12 +472,12 @@ def _plain_lines(text: str, document: Document, line_of: Callable[[int], int]) -
 
 # -- LaTeX --------------------------------------------------------------------------------
 def find_macros(text: str) -> dict[str, Macro]:
-    """Return the commands that a document defines.
+    r"""Return the commands that a document defines.
 
     Examples
     --------
-    >>> find_macros(r"\\newcommand{\\R}{\\mathbb{R}} \\DeclareMathOperator{\\att}{Att}")["R"].body
-    '\\\\mathbb{R}'
+    >>> find_macros(r"\newcommand{\R}{\mathbb{R}} \DeclareMathOperator{\att}{Att}")["R"].body
+    '\\mathbb{R}'
     """
     macros: dict[str, Macro] = {}
     pattern = re.compile(
@@ -437,7 +493,9 @@ def find_macros(text: str) -> dict[str, Macro]:
         body = _braced(text, match.end())
         if body is not None:
             macros[match.group(1)] = Macro(len(match.group(2)) // 2, body)
-    for match in re.finditer(r"\\DeclareMathOperator(\*?)\s*\{\s*\\([A-Za-z]+)\s*\}\s*(?=\{)", text):
+    for match in re.finditer(
+        r"\\DeclareMathOperator(\*?)\s*\{\s*\\([A-Za-z]+)\s*\}\s*(?=\{)", text
+    ):
         body = _braced(text, match.end())
         if body is not None:
             macros[match.group(2)] = Macro(0, f"\\operatorname{match.group(1)}{{{body}}}")
@@ -464,9 +522,7 @@ def _tex(text: str, document: Document) -> None:
     if start >= 0:
         text = _blank(text[:start]) + " " * 16 + text[start + 16 :]
     sections = _Sections()
-    for title in re.finditer(
-        r"\\(?:sub)*(?:section|chapter|paragraph|title)\*?\s*(?=\{)", text
-    ):
+    for title in re.finditer(r"\\(?:sub)*(?:section|chapter|paragraph|title)\*?\s*(?=\{)", text):
         sections.add(title.start(), _braced(text, title.end()) or "")
     for name in _CODE_ENVIRONMENTS:
         pattern = re.compile(
@@ -568,8 +624,14 @@ class _Html(HTMLParser):
                 display = kind == "display" or (tag == "annotation" and self.display)
                 self.annotated = True
                 self.document.formulas.append(
-                    Formula(_unwrapped(content), line, line + content.count("\n"), display,
-                            heading, section)  # fmt: skip
+                    Formula(
+                        _unwrapped(content),
+                        line,
+                        line + content.count("\n"),
+                        display,
+                        heading,
+                        section,
+                    )
                 )
                 if not display:
                     self.add(f"\u2060${' '.join(content.split())}$".replace("\u2060", "⟦"))
@@ -598,7 +660,7 @@ class _Html(HTMLParser):
             return
         if self.title is not None:
             self.title.append(data)
-        self.add(re.sub(r"[$\\]", " ", data) if self.inline_code else data)
+        self.add(_unmarked(data) if self.inline_code else data)
 
 
 def _language(given: dict[str, str]) -> str:
@@ -607,7 +669,7 @@ def _language(given: dict[str, str]) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    """Drop what converters wrap around a formula: CDATA and ``{\\displaystyle ...}``."""
+    r"""Drop what converters wrap around a formula: CDATA and ``{\displaystyle ...}``."""
     text = re.sub(r"^%?\s*<!\[CDATA\[|%?\s*\]\]>$", "", text.strip()).strip()
     style = re.fullmatch(r"\{\\displaystyle\s*(.*)\}", text, re.S)
     return style.group(1).strip() if style else text
@@ -658,18 +720,14 @@ def _notebook(text: str, document: Document) -> None:
             part = Document(document.name)
             _markdown(source, part, line_of)
             document.macros |= part.macros
-            items = [*part.formulas, *part.codes, *part.prose]
+            items: list[Formula | Code | Prose] = [*part.formulas, *part.codes, *part.prose]
             for item in items:
-                moved = replace(item, section=item.section + section,
-                                heading=item.heading or heading)  # fmt: skip
-                _append(document, moved)
+                _append(document, item, section, heading)
             titles = re.findall(r"(?m)^#{1,6}\s+(.*)$", source)
             section += len(titles)
             heading = titles[-1] if titles else heading
         elif cell.get("cell_type") == "code":
-            code = "\n".join(
-                "" if re.match(r"\s*[%!]", row) else row for row in source.split("\n")
-            )
+            code = "\n".join("" if re.match(r"\s*[%!]", row) else row for row in source.split("\n"))
             document.codes.append(Code(code, "python", line_of(1), heading, section))
             for output in cell.get("outputs", []) or []:
                 if isinstance(output, dict) and "text" in output:
@@ -678,13 +736,15 @@ def _notebook(text: str, document: Document) -> None:
                     document.codes.append(Code(shown, "output", where[0], heading, section))
 
 
-def _append(document: Document, item: Formula | Code | Prose) -> None:
+def _append(document: Document, item: Formula | Code | Prose, sections: int, title: str) -> None:
+    """Move one cell's find into the notebook's document."""
+    section, heading = item.section + sections, item.heading or title
     if isinstance(item, Formula):
-        document.formulas.append(item)
+        document.formulas.append(replace(item, section=section, heading=heading))
     elif isinstance(item, Code):
-        document.codes.append(item)
+        document.codes.append(replace(item, section=section, heading=heading))
     else:
-        document.prose.append(item)
+        document.prose.append(replace(item, section=section, heading=heading))
 
 
 def _joined(source: object) -> str:

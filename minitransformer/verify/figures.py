@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from minitransformer.verify.declarations import Declarations
 from minitransformer.verify.expression import Expr
@@ -65,9 +66,7 @@ def figure_findings(document: Document, declarations: Declarations) -> Iterator[
     ------
     Finding
     """
-    lines = [
-        _Line(s, p.line_of(s), False) for p in document.prose for s in _sentences(p.text)
-    ]
+    lines = [_Line(s, p.line_of(s), False) for p in document.prose for s in _sentences(p.text)]
     for code in document.codes:
         if is_output(code):
             for offset, row in enumerate(code.text.split("\n")):
@@ -90,7 +89,9 @@ def is_output(code: Code) -> bool:
         import ast
         import warnings
 
-        marks = re.search(r"(?im)^\W*(?:epoch|step|iter|train|test|val|loss|acc)\w*\b[^=\n]*\d", code.text)
+        marks = re.search(
+            r"(?im)^\W*(?:epoch|step|iter|train|test|val|loss|acc)\w*\b[^=\n]*\d", code.text
+        )
         if not marks:
             return False
         try:
@@ -108,7 +109,8 @@ def _place(document: str, line: int, text: str, end: int | None = None) -> Place
 
 # -- losses -------------------------------------------------------------------------------
 _LOSS = re.compile(
-    r"(?:\bloss\b|损失(?:值)?|\bcross[- ]entropy\b)[^\d\n.,;，。]{0,16}?(-?\d+\.\d+|-?\d+(?=\D|$))(?!\s*%)",
+    r"(?:\bloss\b|损失(?:值)?|\bcross[- ]entropy\b)[^\d\n.,;，。]{0,16}?"
+    r"(-?\d+\.\d+|-?\d+(?=\D|$))(?!\s*%)",
     re.I | re.A,
 )
 _PERPLEXITY = re.compile(r"(?:perplexity|\bppl\b|困惑度)[^\d\n]{0,12}(\d+(?:\.\d+)?)", re.I | re.A)
@@ -149,10 +151,8 @@ def _losses(document: Document, lines: Sequence[_Line]) -> Iterator[Finding]:
             runs.append([])
         runs[-1].append(value)
     classes = _classes(document)
-    entropy = any(
-        re.search(r"cross.?entropy|交叉熵", part.text, re.I)
-        for part in (*document.prose, *document.codes)
-    )
+    texts = [p.text for p in document.prose] + [c.text for c in document.codes]
+    entropy = any(re.search(r"cross.?entropy|交叉熵", text, re.I) for text in texts)
     for run in runs:
         yield _loss_run(document.name, run, classes, entropy)
 
@@ -196,7 +196,7 @@ def _loss_run(
             f"guessing evenly among the {classes} classes of the code gives ln {classes} = "
             f"{chance:.4f}, so {first[1]} is {relation} chance"
         )
-    rising = [b[1] for a, b in zip(run, run[1:]) if b[0] > a[0]]
+    rising = [b[1] for a, b in pairwise(run) if b[0] > a[0]]
     if len(run) > 2:
         parts.append("every value is below the one before" if not rising
                      else f"it rises at {', '.join(rising[:3])}")  # fmt: skip
@@ -287,8 +287,10 @@ def _accuracy(document: Document, item: _Line, percent: str, stated: int | None)
     sizes = possible_sizes(percent)
     first = ", ".join(map(str, sizes[:5])) + (", ..." if len(sizes) > 5 else "")
     exact = value.denominator
-    where = f"possible only for test sizes such as {first}" if sizes else (
-        f"impossible for a test of at most {_LARGEST_TEST}"
+    where = (
+        f"possible only for test sizes such as {first}"
+        if sizes
+        else (f"impossible for a test of at most {_LARGEST_TEST}")
     )
     unrounded = any(
         "accuracy" in c.text.lower() and re.search(r"\{\s*100[^{}:]*/[^{}:]*\}\s*%", c.text)
@@ -322,7 +324,9 @@ _RANGE_EN = re.compile(
     r"(millions|billions|trillions)\b",
     re.I | re.A,
 )
-_LARGE = re.compile(r"大模型|大规模(?:预训练)?模型|large\s+(?:\w+\s+){0,2}models?|\bLLMs?\b", re.I | re.A)
+_LARGE = re.compile(
+    r"大模型|大规模(?:预训练)?模型|large\s+(?:\w+\s+){0,2}models?|\bLLMs?\b", re.I | re.A
+)
 _PARAMETER_WORD = re.compile(r"参数|parameters?", re.I | re.A)
 _DEFINES = re.compile(r"通常指|是指|指的是|一般指|定义|refers?\s+to|defined|are\s+(?:deep|neural|"
                       r"models?)|have|has|having|with|range|contain", re.I | re.A)  # fmt: skip
@@ -345,10 +349,12 @@ def _magnitude_zh(text: str) -> float:
 
 
 def _parameters(document: Document) -> Iterator[Finding]:
+    everything = " ".join(p.text for p in document.prose)
     named = {
-        key: value for key, value in PUBLISHED_PARAMETERS.items()
-        if any(re.search(rf"\b{key.replace('-', '[- ]?')}\b", p.text, re.I | re.A) for p in document.prose)
-    }  # fmt: skip
+        key: value
+        for key, value in PUBLISHED_PARAMETERS.items()
+        if re.search(rf"\b{key.replace('-', '[- ]?')}\b", everything, re.I | re.A)
+    }
     seen: set[tuple[float, float]] = set()
     for prose in document.prose:
         for sentence in _sentences(prose.text):
@@ -419,7 +425,8 @@ def _named_model(name: str, prose: Prose, sentence: str) -> Iterator[Finding]:
         right = abs(claimed - published) <= slack
         source = _MODEL_SOURCES.get(key, "its paper")
         yield Finding(
-            _place(name, prose.line_of(sentence), sentence), Verdict.TRUE if right else Verdict.FALSE,
+            _place(name, prose.line_of(sentence), sentence),
+            Verdict.TRUE if right else Verdict.FALSE,
             reading=f"{model} has {_count(claimed)} parameters",
             explanation=f"Published: {_count(published)} ({source}).",
             repair="" if right else _count(published),
@@ -452,10 +459,18 @@ _LAYERS = {
     "recurrent": r"recurrent|\bRNNs?\b|\bLSTMs?\b|循环神经网络|循环层",
     "convolution": r"convolution\w*|\bCNNs?\b|卷积",
 }
-_COMPLEXITY = re.compile(r"复杂度|计算量|complexity|(?:computational\s+)?cost|FLOPs|operations", re.I | re.A)
-_LOWER = re.compile(r"更低|较低|更小|低于|小于|更少|lower|less|smaller|cheaper|fewer|reduc", re.I | re.A)
-_HIGHER = re.compile(r"更高|较高|更大|高于|大于|higher|greater|larger|more\s+expensive", re.I | re.A)
-_ORDER = re.compile(r"\$?\s*\\?(?:mathcal\s*\{?\s*)?[O𝒪]\s*\}?\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*\$?")
+_COMPLEXITY = re.compile(
+    r"复杂度|计算量|complexity|(?:computational\s+)?cost|FLOPs|operations", re.I | re.A
+)
+_LOWER = re.compile(
+    r"更低|较低|更小|低于|小于|更少|lower|less|smaller|cheaper|fewer|reduc", re.I | re.A
+)
+_HIGHER = re.compile(
+    r"更高|较高|更大|高于|大于|higher|greater|larger|more\s+expensive", re.I | re.A
+)
+_ORDER = re.compile(
+    r"\$?\s*\\?(?:mathcal\s*\{?\s*)?[O𝒪]\s*\}?\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*\$?"
+)
 
 
 def _layers(text: str) -> list[tuple[int, str]]:
@@ -482,11 +497,11 @@ def _complexity(name: str, prose: Prose) -> Iterator[Finding]:
         yield from _stated_orders(name, prose, sentence, layers)
 
 
-def _compared(
-    name: str, prose: Prose, sentence: str, kinds: list[str], lower: bool
-) -> Finding:
+def _compared(name: str, prose: Prose, sentence: str, kinds: list[str], lower: bool) -> Finding:
     """Compare two layers' costs: ``A is lower than B`` where one is named after "than"."""
-    than = re.search(r"与[^，,]*?相比|相比|相较于?|比|\bthan\b|compared\s+(?:to|with)", sentence, re.I | re.A)
+    than = re.search(
+        r"与[^，,]*?相比|相比|相较于?|比|\bthan\b|compared\s+(?:to|with)", sentence, re.I | re.A
+    )
     subject, other = kinds
     if than is not None:
         zh = than.group().endswith("相比") and than.group().startswith("与")
@@ -505,12 +520,14 @@ def _compared(
     if top == "1" or bottom == "1":
         right = (top == "1") == lower
         return Finding(
-            _place(name, prose.line_of(sentence), sentence), Verdict.TRUE if right else Verdict.FALSE,
+            _place(name, prose.line_of(sentence), sentence),
+            Verdict.TRUE if right else Verdict.FALSE,
             reading=claim, explanation=f"{cost} (n length, d width).",
         )  # fmt: skip
     condition = f"{top} {sign} {bottom}"
     return Finding(
-        _place(name, prose.line_of(sentence), sentence), Verdict.CONDITIONAL, detail=condition, reading=claim,
+        _place(name, prose.line_of(sentence), sentence), Verdict.CONDITIONAL,
+        detail=condition, reading=claim,
         explanation=f"{cost}: true only where {condition} (n length, d width"
         + (", k kernel width)." if "k" in ratio else ")."),
         repair=f"say: where {condition}",
@@ -526,7 +543,7 @@ def _monomial(powers: dict[str, int]) -> str:
 
 
 def _powers(text: str) -> dict[str, int] | None:
-    """Read ``n^2 \\cdot d`` as powers of its letters."""
+    r"""Read ``n^2 \cdot d`` as powers of its letters."""
     try:
         expr = parse(text)[0].expr
     except CannotParse:
@@ -557,7 +574,9 @@ def _stated_orders(
             continue
         layer = before[-1][1]
         between = sentence[before[-1][0] : found.start()]
-        if re.search(r"path|sequential|memory|路径|顺序|内存|显存|linear|sparse|flash", between, re.I):
+        if re.search(
+            r"path|sequential|memory|路径|顺序|内存|显存|linear|sparse|flash", between, re.I
+        ):
             continue
         powers = _powers(found.group(1))
         if powers is None or "n" not in powers:
@@ -653,12 +672,17 @@ def _gradients(document: Document, prose: Prose, declarations: Declarations) -> 
             if wanted is not None and node == wanted:
                 if id(node) in within:
                     inside = True
-                elif wanted.op == "name" and wanted.value in declarations and declarations[
-                    str(wanted.value)
-                ].constant:
+                elif (
+                    wanted.op == "name"
+                    and wanted.value in declarations
+                    and declarations[str(wanted.value)].constant
+                ):
                     outside = True
-        if wanted is not None and expr.op == "relation" and expr.args[1].op == "mul" and (
-            wanted in expr.args[1].args and len(expr.args[1].args) == 2 and not softmax
+        if (
+            wanted is not None
+            and expr.op == "relation"
+            and expr.args[1].op == "mul"
+            and (wanted in expr.args[1].args and len(expr.args[1].args) == 2 and not softmax)
         ):  # the output scaled: Attention = c · O
             outside = scaled = True
     if not (inside or outside):

@@ -36,7 +36,25 @@ MAX_READINGS = 8
 
 # Names whose subscript is a label whatever the formula sums over.
 LABELLED = frozenset(
-    "d_k d_v d_q d_h d_model d_ff d_head d_e n_k n_q n_h n_heads d_m d_in d_out d_c d_r".split()
+    [
+        "d_k",
+        "d_v",
+        "d_q",
+        "d_h",
+        "d_model",
+        "d_ff",
+        "d_head",
+        "d_e",
+        "n_k",
+        "n_q",
+        "n_h",
+        "n_heads",
+        "d_m",
+        "d_in",
+        "d_out",
+        "d_c",
+        "d_r",
+    ]
 )
 # Letters that act as functions before a parenthesis.
 CALL_LETTERS = frozenset("fghpPFGOℒ𝒪𝒩σφψΦΨΓδζ")
@@ -1033,7 +1051,7 @@ class _Parser:
         return Expr(op, (*args, *keywords), None, _joined(span, end))
 
     def real_space(self, span: Span) -> Expr:
-        """Read ``\\mathbb{R}^{n \\times d}`` with its dimensions apart."""
+        r"""Read ``\mathbb{R}^{n \times d}`` with its dimensions apart."""
         self.take()
         tokens, where = self.script()
         pieces: list[list[Token]] = [[]]
@@ -1055,10 +1073,7 @@ class _Parser:
         """Apply the scripts, transposes and factorials that follow any expression."""
         while True:
             token = self.peek()
-            if token.kind == "transpose":
-                self.take()
-                node = _node("transpose", (node,), None, _joined(node.span, token.span))
-            elif token.kind == "'":
+            if token.kind == "transpose" or token.kind == "'":
                 self.take()
                 node = _node("transpose", (node,), None, _joined(node.span, token.span))
             elif token.kind == "op" and token.text == "!":
@@ -1350,7 +1365,7 @@ class _Parser:
             if sub is None:
                 raise CannotParse("an upper bound without a variable", sup[1])
             if len(bounds) != 1:
-                bounds = [Expr("name", (), "", sub[1])] if not bounds else bounds
+                bounds = bounds or [Expr("name", (), "", sub[1])]
                 if bounds[0].value == "":  # \sum_i^n: the lower bound is not said
                     bounds = [number(1)]
             if bounds[0].op == "relation":
@@ -1430,7 +1445,14 @@ class _Parser:
                 inside = self.tokens[self.pos + 1 : close]
                 self.pos = close + 1
                 degree = (self.child(inside, self.tokens[close].span[0]).whole(),)
+            bare = not self.at("{")
             inner = self.slot()
+            if bare and inner.op == "name" and self.at("_"):  # \sqrt d_k
+                meant = "the root covers the subscript"
+                typeset = "the subscript is on the root, as it is typeset"
+                if self.choices.pick("root subscript", meant, typeset) == 0:
+                    self.take()
+                    inner = self.name_with(str(inner.value), "", self.script(), inner.span, False)
             end = self.tokens[self.pos - 1].span
             return Expr("sqrt", (inner, *degree), None, _joined(command.span, end))
         if command.text == "binom":
@@ -1702,7 +1724,7 @@ def _imaginary(expr: Expr, facts: _Facts, choices: Choices) -> Expr:
 
 
 def parse(text: str, macros: Mapping[str, Macro] | None = None) -> list[Reading]:
-    """Read a formula in LaTeX, Unicode or Python.
+    r"""Read a formula in LaTeX, Unicode or Python.
 
     Parameters
     ----------
@@ -1723,7 +1745,7 @@ def parse(text: str, macros: Mapping[str, Macro] | None = None) -> list[Reading]
 
     Examples
     --------
-    >>> [reading] = parse(r"\\frac{QK^T}{\\sqrt{d_k}}")
+    >>> [reading] = parse(r"\frac{QK^T}{\sqrt{d_k}}")
     >>> reading.expr.op, [arg.op for arg in reading.expr.args]
     ('div', ['mul', 'sqrt'])
     >>> [reading.note for reading in parse("1/2x")]

@@ -113,7 +113,7 @@ class _Latex:
             if node.op == "keyword" and node.value == "over":
                 forced |= {str(e.value) for e in node.walk() if e.op == "name"}
         letters_known = index_closure(pairs, forced)
-        for base, letters, computes in pairs:
+        for _, letters, computes in pairs:
             if not (computes or letters_known & set(letters)):
                 letters_known = index_closure(pairs, letters_known | set(letters))
         self.indexed = set(letters_known)
@@ -460,7 +460,7 @@ class _Latex:
 
 
 def to_latex(expr: Expr) -> str:
-    """Write a tree as canonical LaTeX.
+    r"""Write a tree as canonical LaTeX.
 
     Parameters
     ----------
@@ -476,7 +476,7 @@ def to_latex(expr: Expr) -> str:
     --------
     >>> from minitransformer.verify.parser import parse
     >>> to_latex(parse("softmax(QKᵀ/√dₖ)V")[0].expr)
-    '\\\\operatorname{softmax}\\\\left(\\\\frac{Q K^{\\\\top}}{\\\\sqrt{d_{k}}}\\\\right) V'
+    '\\operatorname{softmax}\\left(\\frac{Q K^{\\top}}{\\sqrt{d_{k}}}\\right) V'
     """
     return _Latex(expr).write(expr)
 
@@ -624,12 +624,12 @@ def rows_in_brackets(rows: list[str]) -> str:
 
 
 def to_unicode(expr: Expr) -> str:
-    """Write a tree as one line of Unicode, every product and call explicit.
+    r"""Write a tree as one line of Unicode, every product and call explicit.
 
     Examples
     --------
     >>> from minitransformer.verify.parser import parse
-    >>> to_unicode(parse(r"\\frac{QK^T}{\\sqrt{d_k}} V")[0].expr)
+    >>> to_unicode(parse(r"\frac{QK^T}{\sqrt{d_k}} V")[0].expr)
     'QKᵀ / √dₖ · V'
     """
     return _Unicode().write(expr)

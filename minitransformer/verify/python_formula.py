@@ -176,7 +176,7 @@ class _Reader:
         while (
             isinstance(inner, ast.BinOp)
             and type(inner.op) is operator
-            and not (operator in (ast.Div, ast.Pow, ast.Sub))
+            and operator not in (ast.Div, ast.Pow, ast.Sub)
         ):
             operands.append(inner.right)
             inner = inner.left
@@ -304,7 +304,7 @@ class _Reader:
             return None
 
         axes = [axis(a) for a in args[1:]]
-        if name == "t" and len(args) == 1 or (name == "transpose" and len(args) == 1):
+        if (name == "t" and len(args) == 1) or (name == "transpose" and len(args) == 1):
             return Expr("transpose", args, None, span)
         if name != "permute" and sorted(a for a in axes if a is not None) in (
             [-2, -1], [0, 1]

@@ -1,7 +1,7 @@
-"""Formula text to tokens: LaTeX and Unicode, with the span of every token.
+r"""Formula text to tokens: LaTeX and Unicode, with the span of every token.
 
 Three stages: characters and control sequences; the user's macros, expanded within a
-budget; mathematical tokens, in which `\\frac`, ``½``-like characters, fonts and
+budget; mathematical tokens, in which `\frac`, ``½``-like characters, fonts and
 delimiters have one spelling each. Nothing is dropped but spacing and labels, and a
 control sequence that is not in the tables is an error, never a guess.
 """
@@ -56,7 +56,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Macro:
-    """A user's ``\\newcommand``: its number of arguments, default and body."""
+    r"""A user's ``\newcommand``: its number of arguments, default and body."""
 
     arguments: int
     body: str
@@ -79,10 +79,32 @@ class Token:
     font: str = ""
 
 
-_GREEK_NAMES = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho "
-    "sigma tau upsilon phi chi psi omega"
-).split()
+_GREEK_NAMES = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "omicron",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+    "upsilon",
+    "phi",
+    "chi",
+    "psi",
+    "omega",
+]
 _GREEK_LETTERS = "αβγδεζηθικλμνξοπρστυφχψω"
 GREEK = dict(zip(_GREEK_NAMES, _GREEK_LETTERS))
 GREEK |= {k.capitalize(): v.upper() for k, v in list(GREEK.items())}
@@ -446,7 +468,8 @@ _WORDS = {
     "GLU", "GEGLU", "Concat", "scale", "mask", "Mask", "pos", "head", "heads", "model", "loss",
     "Loss", "Dropout", "dropout", "Linear", "Embedding", "output", "input", "hidden", "query",
     "key", "value", "score", "scores", "weights", "lrate", "step", "warmup", "MSE", "KL", "RMS",
-    "batch", "seq", "dim", "PE", "LN", "TP", "TN", "FP", "FN", "BP", "GeGLU", "RoPE", "BERT", "CE", "BLEU", "PPL", "axis", "std", "eps", "True", "False", "None", "otherwise", "if",
+    "batch", "seq", "dim", "PE", "LN", "TP", "TN", "FP", "FN", "BP", "GeGLU", "RoPE", "BERT", "CE",
+    "BLEU", "PPL", "axis", "std", "eps", "True", "False", "None", "otherwise", "if",
 }  # fmt: skip
 SUBSCRIPT_WORDS = {
     "model", "head", "heads", "ff", "ffn", "max", "min", "in", "out", "hidden", "embed", "emb",
@@ -502,7 +525,8 @@ def _take_group(stack: list[_Raw], owner: _Raw) -> list[_Raw]:
     first = stack.pop()
     if first.text != "{":
         return [first]
-    depth, group = 1, []
+    depth = 1
+    group: list[_Raw] = []
     while stack:
         token = stack.pop()
         depth += (token.text == "{") - (token.text == "}")
@@ -673,9 +697,7 @@ class _Tokenizer:
         elif name in _SPACING or name == "":
             if name == "" and self.pos >= len(self.raw):
                 raise CannotParse("a lone backslash at the end", span)
-        elif name in _DROP_ARGUMENT:
-            self.group(token)
-        elif name == "textcolor":
+        elif name in _DROP_ARGUMENT or name == "textcolor":
             self.group(token)
         elif name in ("left", "right", "middle") or (size and size.group(1)):
             side = name if name in ("left", "right", "middle") else ""
@@ -763,7 +785,7 @@ class _Tokenizer:
         self.emit("open" if side == "left" else "close", text, span, spaced)
 
     def upright(self, owner: _Raw, spaced: bool) -> None:
-        """Read ``\\mathrm{word}``: letters make one symbol, anything else is mathematics."""
+        r"""Read ``\mathrm{word}``: letters make one symbol, anything else is mathematics."""
         start = self.pos
         group = self.group(owner)
         plain = "".join({"\\,": " ", "\\ ": " ", "\\_": "_", "\\-": "-", "~": " ", "\\;": " "}
@@ -889,13 +911,11 @@ class _Tokenizer:
             self.emit("close", char, span, spaced)
         elif char in "^_&":
             self.emit(char, char, span, spaced)
-        elif char == "'":
-            self.emit("'", "'", span, spaced)
-        elif char == "′":
+        elif char == "'" or char == "′":
             self.emit("'", "'", span, spaced)
         elif char == "|":
             following = self.raw[self.pos].text if self.pos < len(self.raw) else ""
-            if following == "|" and not self.raw[self.pos].span == span:
+            if following == "|" and self.raw[self.pos].span != span:
                 self.pos += 1
                 self.emit("dbar", "‖", (span[0], span[1] + 1), spaced)
             else:
@@ -984,7 +1004,11 @@ class _Tokenizer:
         ):
             text += self.raw[index].text
             index += 1
-        scientific = None if self.latex else _SCIENTIFIC.match(text)
+        scientific = _SCIENTIFIC.match(text)
+        if scientific is not None and self.latex:  # 1e-5 typed in LaTeX
+            notes = (f"{scientific.group()} is one number", "e is Euler's number")
+            if self.choices.pick(f"number {scientific.group()}", *notes) == 1:
+                scientific = None
         match = scientific or _NUMBER.match(text)
         if text.startswith("..."):
             self.pos = start + 3
@@ -1014,7 +1038,7 @@ class _Tokenizer:
         self.emit("number", value, (token.span[0], self.raw[self.pos - 1].span[1]), spaced)
 
     def _after_frac(self) -> bool:
-        """Whether a bare argument of ``\\frac`` starts here."""
+        r"""Whether a bare argument of ``\frac`` starts here."""
         last = [t.text if t.kind == "cmd" else t.kind for t in self.out[-2:]]
         return bool(last) and (last[-1] == "frac" or last == ["frac", "number"])
 
@@ -1098,7 +1122,7 @@ class _Tokenizer:
             label = run in SUBSCRIPT_WORDS and len(run) > 2
             short = len(run) <= 3 and set(run) <= _INDEX_LETTERS and not label
             return list(run) if short or len(run) == 2 else [run]
-        if run in _WORDS or run.lower() in FUNCTIONS and (paren or len(run) > 2):
+        if run in _WORDS or (run.lower() in FUNCTIONS and (paren or len(run) > 2)):
             return [run]
         if is_connector(run):
             return [run]
@@ -1163,7 +1187,7 @@ def canonical_function(name: str) -> str:
 def tokenize(
     text: str, choices: Choices | None = None, macros: Mapping[str, Macro] | None = None
 ) -> list[Token]:
-    """Split a formula into tokens.
+    r"""Split a formula into tokens.
 
     Parameters
     ----------
@@ -1185,7 +1209,7 @@ def tokenize(
 
     Examples
     --------
-    >>> [t.text for t in tokenize(r"QK^T / \\sqrt{d_k}")]
+    >>> [t.text for t in tokenize(r"QK^T / \sqrt{d_k}")]
     ['Q', 'K', '^', 'T', '/', 'sqrt', '{', 'd', '_', 'k', '}']
     """
     if len(text) > MAX_LENGTH:

@@ -148,7 +148,9 @@ right = (best == tgt).sum()
 """
 
 
-def model(extra: str = "", options: str = "", mask: str = "", best: str = "score.argmax(-1)") -> str:
+def model(
+    extra: str = "", options: str = "", mask: str = "", best: str = "score.argmax(-1)"
+) -> str:
     return MODEL.format(extra=extra, options=options, mask=mask, best=best)
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of formulas)
 """Documents of every kind: what is found in them, on which line, and what is said of it."""
 
 from __future__ import annotations
@@ -64,7 +65,11 @@ def test_formulas_of_markdown(text: str, expected: list[tuple[str, int, bool]]) 
 
 def test_headings_and_sections() -> None:
     document = read_document("# One\n\n$a$\n\nTwo\n===\n\n$b$\n\n## Three ##\n$$c$$\n", "a.md")
-    assert [(f.heading, f.section) for f in document.formulas] == [("One", 1), ("Two", 2), ("Three", 3)]
+    assert [(f.heading, f.section) for f in document.formulas] == [
+        ("One", 1),
+        ("Two", 2),
+        ("Three", 3),
+    ]
 
 
 def test_code_blocks_have_their_language_and_line() -> None:

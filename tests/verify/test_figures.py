@@ -111,7 +111,8 @@ def test_an_unrounded_accuracy_allows_multiples_only() -> None:
     ],
 )
 def test_scaling_against_vanishing_gradients(formula: str, words: str) -> None:
-    text = f"We scale:\n\n$$ {formula} $$\n\nwhere $c$ is a constant scale to prevent vanishing gradients.\n"
+    words_after = "where $c$ is a constant scale to prevent vanishing gradients."
+    text = f"We scale:\n\n$$ {formula} $$\n\n{words_after}\n"
     [found] = check(text)
     assert found.verdict is Verdict.CONDITIONAL
     assert found.explanation.endswith(words if words.endswith(".") else words + ".")

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, PT017 (tables of formulas)
 """Formulas of well-known papers and their readings; ambiguity; refusals; hostile input."""
 
 from __future__ import annotations
