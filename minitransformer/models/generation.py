@@ -278,7 +278,7 @@ def _check(model: Any, prompts: Sequence[Sequence[int]], options: GenerationOpti
         if len(prompt) == 0:
             raise ValueError(f"prompt {row} is empty")
     longest = max((len(prompt) for prompt in prompts), default=0)
-    if longest + options.max_new_tokens > model.positions + 1:
+    if prompts and longest + options.max_new_tokens > model.positions + 1:
         room = model.positions + 1 - longest
         advice = f"ask for at most {room} new tokens" if room > 0 else "shorten the prompt"
         raise ValueError(

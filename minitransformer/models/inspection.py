@@ -94,7 +94,13 @@ def costs(model: PretrainedModel) -> dict[str, int]:
         encoder = name.startswith("encoder.") or ".encoder_attn.k_" in name
         encoder = encoder or ".encoder_attn.v_" in name
         patches = "patch_embeddings" in name
-        if parameter.ndim == 2 and (patches or not table) and not (translates and encoder):
+        # once per sequence, not per token
+        whole = any(part in name for part in ("pooler", "classifier", "seq_relationship"))
+        if (
+            parameter.ndim == 2
+            and (patches or not (table or whole))
+            and not (translates and encoder)
+        ):
             weights += math.prod(parameter.shape)
     key_width = 0
     if isinstance(model, GPT):
