@@ -56,3 +56,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(title)
         for line in lines:
             terminalreporter.write_line(line)
+    # record_property("summary", line) reaches this process from pytest-xdist's workers too.
+    said = [
+        str(line)
+        for report in terminalreporter.getreports("passed")
+        for name, line in report.user_properties
+        if name == "summary"
+    ]
+    if said:
+        terminalreporter.section("summaries")
+        for line in said:
+            terminalreporter.write_line(line)

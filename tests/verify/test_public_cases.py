@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from minitransformer.verify.checking import check
@@ -37,18 +39,17 @@ def test_no_wrong_formula_is_acquitted_and_no_right_one_convicted(case: Case, wr
         assert outcome == "holds"
 
 
-def test_precision_and_recall(capsys: pytest.CaptureFixture[str]) -> None:
+def test_precision_and_recall(record_property: Callable[[str, object], None]) -> None:
     outcomes = [(wrong, judge(case)) for case, wrong in CASES]
     convicted = [wrong for wrong, outcome in outcomes if outcome == "refuted"]
     precision = sum(convicted) / len(convicted)
     recall = sum(convicted) / len(CONVICT)
     acquitted = [wrong for wrong, outcome in outcomes if outcome == "holds"]
-    with capsys.disabled():
-        print(
-            f"\npublic cases: {len(CONVICT)} wrong, {len(ACQUIT)} right; of the wrong "
-            f"{sum(convicted)} convicted and {sum(acquitted)} acquitted; precision "
-            f"{precision:.1%}, recall {recall:.1%}; of the right "
-            f"{len(acquitted) - sum(acquitted)} acquitted"
-        )
+    record_property(
+        "summary",
+        f"public cases: {len(CONVICT)} wrong, {len(ACQUIT)} right; of the wrong "
+        f"{sum(convicted)} convicted and {sum(acquitted)} acquitted; precision {precision:.1%}, "
+        f"recall {recall:.1%}; of the right {len(acquitted) - sum(acquitted)} acquitted",
+    )
     assert not any(acquitted), "a wrong formula was called equal"
     assert precision == 1.0
