@@ -165,6 +165,7 @@ def _softmax(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workloa
 
 def feed_forward_workload(N: int, D: int, F: int, dtype: Any) -> Workload:
     """Return the position-wise network with GELU in its tanh form."""
+
     def reference(torch: Any, x: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> Any:
         f = torch.nn.functional
         return f.linear(f.gelu(f.linear(x, w1, b1), approximate="tanh"), w2, b2)

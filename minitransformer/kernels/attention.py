@@ -68,7 +68,7 @@ class _Problem:
             with np.errstate(all="ignore"):
                 k2, v2 = np.vecdot(self.K, self.K), np.vecdot(self.V, self.V)
             self.hostile &= not (np.isfinite(k2).all() and np.isfinite(v2).all())
-            if mask is None or mask.dtype == bool:
+            if mask is None:
                 many = is_causal and S > 0
                 self.longest = (
                     np.maximum.accumulate(k2, axis=-1)[..., np.minimum(np.arange(L), S - 1)]

@@ -105,8 +105,9 @@ def layer_norm_forward(
         if gain is not None:
             x_hat *= gain
         if shift is not None:
-            x_hat += shift
-        y[r] = x_hat
+            xp.add(x_hat, shift, out=y[r], casting="same_kind")
+        else:
+            y[r] = x_hat
 
     if cuda.fits(rows, gain, shift):
         cuda.layer_norm_forward(rows, gain, shift, y, mean, rstd, eps)

@@ -65,7 +65,7 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
 
 
 def _block_size(n: int) -> int:
-    """Return the length of the blocks that the longer side of a product is cut into: half at most."""
+    """Return the length of the blocks of a product's longer side: half of it at most."""
     return min(max(ROWS, n // BLOCKS), -(-n // 2))
 
 
