@@ -236,7 +236,6 @@ def embedding(
             raise ValueError(
                 f"embedding: padding_idx {padding_idx} must be within the {rows} embeddings"
             )
-        padding_idx %= rows
     return record(  # type: ignore[no-any-return]
         _embedding.embedding_forward,
         _embedding.embedding_backward,

@@ -50,12 +50,7 @@ class Parameter(Tensor):
         return "Parameter containing:\n" + super().__repr__()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        # The memo keeps tied parameters tied in the copy.
-        if id(self) in memo:
-            return memo[id(self)]  # type: ignore[no-any-return]
-        result = type(self)(self.array.copy(), self.requires_grad)
-        memo[id(self)] = result
-        return result
+        return type(self)(self.array.copy(), self.requires_grad)
 
 
 class RemovableHandle:

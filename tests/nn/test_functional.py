@@ -123,6 +123,26 @@ def test_pad(widths) -> None:
     assert_same_function(F.pad, TF.pad, [X], pad=widths, value=3.5)
 
 
+def test_embedding_counts_a_negative_padding_index_from_the_end() -> None:
+    assert_same_function(
+        lambda w: F.embedding(mt.tensor([0, 3, 3]), w, padding_idx=-2),
+        lambda w: TF.embedding(torch.tensor([0, 3, 3]), w, padding_idx=-2),
+        [X[:, :2].repeat(2, 0)[:5]],
+    )
+
+
+def test_what_an_ignored_row_holds_does_not_matter() -> None:
+    logs = X.copy()
+    logs[2, 2] = -np.inf
+    target = np.where(np.arange(4) == 2, -100, CLASSES)
+    for reduction in ("mean", "sum", "none"):
+        found = F.nll_loss(mt.tensor(logs), mt.tensor(target), reduction=reduction).numpy()
+        expected = F.nll_loss(mt.tensor(X), mt.tensor(target), reduction=reduction).numpy()
+        np.testing.assert_array_equal(found, expected)
+    logs[2, 0] = -np.inf  # the class whose number stands in for the ignored one
+    assert np.isfinite(F.nll_loss(mt.tensor(logs), mt.tensor(target)).item())
+
+
 def test_one_hot() -> None:
     ids = np.array([[0, 3], [1, 1]])
     for classes in (-1, 4, 6):

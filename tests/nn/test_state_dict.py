@@ -43,6 +43,17 @@ def test_keys_shapes_and_values_travel_both_ways(build) -> None:
     theirs.load_state_dict({k: torch.tensor(v.numpy()) for k, v in ours.state_dict().items()})
 
 
+def test_a_shared_module_has_all_its_names() -> None:
+    def build(nn):
+        layer = nn.Linear(2, 2)
+        return nn.Sequential(layer, nn.ReLU(), layer)
+
+    ours, theirs = build(nn), build(torch.nn)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    assert len(list(ours.parameters())) == 2
+
+
 def test_takes_arrays_tensors_and_bfloat16() -> None:
     layer = nn.Linear(2, 1)
     bias = torch.tensor([1.5], dtype=torch.bfloat16)

@@ -39,6 +39,16 @@ def test_clip_grad_norm_is_pytorchs(max_norm, norm_type) -> None:
     assert ours[-1].grad is None
 
 
+def test_tiny_gradients_are_pytorchs() -> None:
+    """Where the norm is near the constant in the divisor, the constant shows."""
+    tiny = [1e-6 * array for array in ARRAYS]
+    ours, theirs = with_gradients(mt, tiny), with_gradients(torch, tiny)
+    utils.clip_grad_norm_(ours, 1e-6)
+    torch.nn.utils.clip_grad_norm_(theirs, 1e-6)
+    for a, b in zip(ours[:-1], theirs[:-1]):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-5)
+
+
 def test_gradients_below_the_norm_stay_as_they_are() -> None:
     ours = with_gradients(mt, ARRAYS)
     utils.clip_grad_norm_(ours, 1e6)
