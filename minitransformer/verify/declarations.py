@@ -83,6 +83,22 @@ class Declarations:
             )
         return merged
 
+    def number(self, symbol: str, section: int, line: int) -> float | None:
+        """Return the one number a symbol has near a line, or ``None`` if it has several."""
+        said = [
+            d for d in self.by_symbol.get(symbol, ())
+            if d.value is not None and d.value.op == "number"
+        ]  # fmt: skip
+        for near in (
+            [d for d in said if d.line == line],
+            [d for d in said if d.section == section],
+            said,
+        ):
+            values = {float(d.value.value) for d in near if d.value is not None}
+            if values:
+                return values.pop() if len(values) == 1 else None
+        return None
+
     def for_section(self, section: int | None = None) -> dict[str, Any]:
         """Return what the decision procedure takes: sizes, values, usual values or words."""
         out: dict[str, Any] = {}
@@ -228,6 +244,13 @@ def _from_formula(text: str, macros: Mapping[str, Macro] | None) -> Iterator[Dec
             left, right = statement.args
             if left.op == "name" and right.op == "number":
                 yield Declaration(str(left.value), value=right)
+        elif (
+            statement.op == "chain"
+            and set(statement.value) == {"="}
+            and statement.args[0].op == "name"
+            and statement.args[-1].op == "number"
+        ):  # d_k = d_model / h = 64
+            yield Declaration(str(statement.args[0].value), value=statement.args[-1])
         elif statement.op == "chain" and statement.value[-1:] == ("∈",):  # A = QK^T ∈ ℝ^(n × n)
             dims = shape_of(statement.args[-1])
             for symbol in _symbols(statement.args[0]) if dims is not None else []:

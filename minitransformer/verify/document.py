@@ -100,12 +100,11 @@ def findings(
         while aside and aside[0].place.line < line:
             done += 1
             yield aside.pop(0)
-        found = judge(claim) if isinstance(claim, Claim) else claim
+        found = judge(claim) if isinstance(claim, Claim) else [claim]
         done += 1
         if advance is not None:
             advance(done, total)
-        if found is not None:
-            yield found
+        yield from found
     yield from aside
     yield from judge.contradictions()
     if advance is not None:
@@ -188,12 +187,12 @@ class _Judge:
         self.judged: dict[str, tuple[Card, int]] = {}  # symbol -> its card, section
         self._mentioned: dict[int, set[str]] = {}
 
-    def __call__(self, claim: Claim) -> Finding | None:
+    def __call__(self, claim: Claim) -> list[Finding]:
         formula = claim.formula
         place = Place(self.document.name, claim.line, formula.text, formula.end_line)
         numeric = self.numbers(claim)
         if numeric is not None:
-            return replace(numeric, place=place)
+            return [replace(numeric, place=place)]
         definitions = {
             symbol: body
             for symbol, (body, section) in self.steps.items()
@@ -204,14 +203,36 @@ class _Judge:
         if found is None:
             related = claim.expr.op in ("relation", "chain")
             if not formula.display and not related:
-                return None  # a mention in a sentence, of nothing known
+                return []  # a mention in a sentence, of nothing known
             found = Finding(
                 place,
                 Verdict.NO_CARD,
                 reading=to_unicode(claim.expr),
                 explanation="It resembles no card; there is nothing to compare it with.",
             )
-        return replace(found, place=place)
+        rows = [found, *self.steps_of_chain(claim, found)]
+        return [replace(row, place=place) for row in rows]
+
+    def steps_of_chain(self, claim: Claim, whole: Finding) -> Iterator[Finding]:
+        """Acquit a step ``b = c`` of a chain ``a = b = c`` that is right by itself."""
+        from minitransformer.verify.decide import EQUALS, decide
+        from minitransformer.verify.matching import match
+
+        if claim.expr.op != "chain" or whole.verdict in EQUALS or whole.card is None:
+            return
+        for index in range(1, len(claim.expr.args) - 1):
+            step = [
+                Reading(Expr("relation", r.expr.args[index : index + 2], "=", r.expr.span), r.note)
+                for r in claim.readings
+                if r.expr.op == "chain" and r.expr.value[index : index + 1] == ("=",)
+            ]
+            if not step or step[0].expr.args[0].op != "call":
+                continue
+            matched = match(step)
+            found = decide(step, matched[0], full=False) if matched else None
+            if found is not None and found.verdict in EQUALS:
+                words = f"The step {to_unicode(step[0].expr)} is right by itself."
+                yield replace(found, reading=to_unicode(step[0].expr), explanation=words)
 
     def context(self, claim: Claim) -> str:
         """Return the heading and the paragraph before a formula."""
@@ -348,9 +369,9 @@ class _Judge:
         known: dict[str, float] = {}
         used: list[str] = []
         for symbol in self.declarations.by_symbol:
-            value = self.declarations.near(symbol, claim.formula.section).value
-            if value is not None and value.op == "number":
-                known[symbol] = float(value.value)
+            value = self.declarations.number(symbol, claim.formula.section, claim.line)
+            if value is not None:
+                known[symbol] = value
         if all((not e.args and e.op == "name") or e.op in ("relation", "chain", "mul", "add")
                for e in expr.walk()):  # fmt: skip
             return None
@@ -369,7 +390,8 @@ class _Judge:
         if not pairs or (len(pairs) < len(signs) and len(values) - values.count(None) < 2):
             return None
         with_values = ", ".join(f"{s} = {known[s]:g}" for s in dict.fromkeys(used))
-        return self.compared(claim, expr, pairs, with_values, len(pairs) == len(signs))
+        named = all(v is not None or e.op == "name" for v, e in zip(values, expr.args))
+        return self.compared(claim, expr, pairs, with_values, named)
 
     def compared(
         self,

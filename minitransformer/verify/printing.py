@@ -630,7 +630,7 @@ def to_unicode(expr: Expr) -> str:
     --------
     >>> from minitransformer.verify.parser import parse
     >>> to_unicode(parse(r"\frac{QK^T}{\sqrt{d_k}} V")[0].expr)
-    'QKᵀ / √dₖ · V'
+    '(QKᵀ / √dₖ) · V'
     """
     return _Unicode().write(expr)
 

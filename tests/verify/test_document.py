@@ -266,6 +266,26 @@ def test_steps_substitute_into_each_other() -> None:
     assert verdicts(broken)[-1] == (5, "DIFFERENT-CERTIFIED")
 
 
+def test_a_right_step_of_a_wrong_chain_is_acquitted() -> None:
+    text = r"$$S = QK^T$$ and the weights $$W = \mathrm{softmax}(S) = \frac{e^S}{\sum_j e^{S_j}}$$"
+    assert [v for _, v in verdicts(text)] == ["EQUAL-PROVED", "DIFFERENT-CERTIFIED", "EQUAL-PROVED"]
+
+
+def test_a_symbol_with_two_values_is_none() -> None:
+    text = "First $n = 3$.\n\nThen $n = 4$.\n\nSo $n^2 = 9$ somewhere.\n"
+    assert "FALSE" not in [v for _, v in verdicts(text)]
+
+
+def test_context_chooses_between_readings() -> None:
+    """Where the text speaks of K_1, e^K_1 is not an entry of e^K."""
+    text = (
+        "The keys are $K_1, K_2$.\n\n"
+        r"$$ W = \mathrm{softmax}(S) = \frac{e^K_1}{e^K_1 + e^K_2} $$"
+    )
+    [found] = findings(text, "a.md")
+    assert "K₁" in found.reading
+
+
 def test_usual_values_reach_the_decision() -> None:
     text = (
         r"$$ \mathrm{Attention}(Q, K, V) = \mathrm{softmax}(c \cdot QK^T) V $$"
@@ -303,6 +323,9 @@ def test_formulas_of_one_name_contradict_each_other() -> None:
         (r"We take $d_k = 64$, so $1/\sqrt{d_k} = 0.125$.", "TRUE"),
         (r"$\sum_{i=1}^{4} i^2 = 30$", "TRUE"),
         (r"$5! = 121$", "FALSE"),
+        (r"With $d_{model} = 512$ and $h = 8$, $d_k = d_{model}/h = 64$.", "TRUE"),
+        (r"With $d_{model} = 512$ and $h = 8$, $d_k = d_{model}/h = 32$.", "FALSE"),
+        (r"If $n = 3$ then $n^2 = 9$.", "TRUE"),
     ],
 )  # fmt: skip
 def test_examples_with_numbers(text: str, verdict: str) -> None:
