@@ -260,7 +260,7 @@ def position_numbers(attention_mask: Any, length: int, past: int) -> Any:
     """Positions of the last `length` tokens, counted without the padding: (1 or B, L) integers."""
     if attention_mask is None:
         return np.arange(past, past + length)[None, :]
-    mask = as_tensor(attention_mask).array.astype(np.int64)
+    mask = padding_mask(attention_mask, past + length).array[:, 0, 0].astype(np.int64)
     return np.maximum(mask.cumsum(axis=1) - 1, 0)[:, -length:] if length else mask[:, :0]
 
 
@@ -271,7 +271,7 @@ def feed_forward(
 
     Where a hook watches one of the two, they are called one after the other.
     """
-    if not (_watched(first) or _watched(second)):
+    if not (watched(first) or watched(second)):
         return F.feed_forward(
             x, first.weight, first.bias, second.weight, second.bias, activation, dropout_p
         )
@@ -280,7 +280,8 @@ def feed_forward(
     return F.dropout(out, dropout_p, dropout_p > 0.0)
 
 
-def _watched(module: nn.Module) -> bool:
+def watched(module: nn.Module) -> bool:
+    """Whether a hook is registered on the module."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 

@@ -38,6 +38,7 @@ from .layers import (
     position_numbers,
     shifted_loss,
     split_heads,
+    watched,
 )
 from .pretrained import PretrainedModel, Take, normal_start, positive
 
@@ -240,9 +241,11 @@ class LlamaMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
-        return F.gated_feed_forward(
-            x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight
-        )
+        gate, up, down = self.gate_proj, self.up_proj, self.down_proj
+        if watched(gate) or watched(up) or watched(down):
+            out: Tensor = down(F.silu(gate(x)) * up(x))
+            return out
+        return F.gated_feed_forward(x, gate.weight, up.weight, down.weight)
 
 
 class LlamaLayer(nn.Module):
