@@ -40,7 +40,20 @@ class Bound:
 
 def sides(e: Expr) -> tuple[Expr | None, tuple[Expr, ...], tuple[str, ...]]:
     """Split a relation or chain into its left-hand side and the claims after it."""
-    if e.op == "relation" and e.value in ("=", "≈", ":=", "≔", "≡", "∝", "∼", "≜", "←", "∈", "≤", "≥"):
+    if e.op == "relation" and e.value in (
+        "=",
+        "≈",
+        ":=",
+        "≔",
+        "≡",
+        "∝",
+        "∼",
+        "≜",
+        "←",
+        "∈",
+        "≤",
+        "≥",
+    ):
         return e.args[0], e.args[1:], (str(e.value),)
     if e.op == "chain":
         return e.args[0], e.args[1:], tuple(e.value)
@@ -151,9 +164,7 @@ class Binder:
         if e.op == "big":
             variable = e.value[1]
             inner = scope | {variable} if variable else scope
-            return replace(
-                e, args=(self(e.args[0], inner), *(self(a, scope) for a in e.args[1:]))
-            )
+            return replace(e, args=(self(e.args[0], inner), *(self(a, scope) for a in e.args[1:])))
         if e.op == "index":
             base, *picks = e.args
             if base.op == "name":
@@ -169,10 +180,13 @@ class Binder:
         if e.op == "call":
             return self._call(e, scope)
         if e.op == "cases":
-            return replace(e, args=tuple(
-                a if a.op == "name" and str(a.value).lower() in OTHERWISE else self(a, scope)
-                for a in e.args
-            ))
+            return replace(
+                e,
+                args=tuple(
+                    a if a.op == "name" and str(a.value).lower() in OTHERWISE else self(a, scope)
+                    for a in e.args
+                ),
+            )
         return replace(e, args=tuple(self(a, scope) for a in e.args)) if e.args else e
 
     def _call(self, e: Expr, scope: frozenset[str]) -> Expr:
@@ -188,25 +202,44 @@ class Binder:
         given = str(e.value)
         function, _ = canonical_function(given)
         known = (
-            function == "kron" or
-            given in self.card.function_dims
+            function == "kron"
+            or given in self.card.function_dims
             or function in ELEMENTWISE
             or function in REDUCTIONS
             or function
-            in ("softmax", "softmax_column", "log_softmax", "rowsum", "clip", "concat", "diag",
-                "tr", "norm", "pow")
+            in (
+                "softmax",
+                "softmax_column",
+                "log_softmax",
+                "rowsum",
+                "clip",
+                "concat",
+                "diag",
+                "tr",
+                "norm",
+                "pow",
+            )
         )
         if not known and len(args) == 1 and e.args[0].op == "name":
             vector = self.card.bind(given)
             index = e.args[0].value
-            if vector is not None and len(vector.dims) == 1 and (
-                index in scope or index in INDEX_LETTERS
+            if (
+                vector is not None
+                and len(vector.dims) == 1
+                and (index in scope or index in INDEX_LETTERS)
             ):
-                return self(Expr("index", (Expr("name", (), given, e.span), e.args[0]),
-                                 None, e.span), scope)
-        if not known and len(args) == 1 and (
-            self.card.bind(given) or given in self.card.sizes or given in self.card.derived
-            or self._indexed(e, given, scope) is not None
+                return self(
+                    Expr("index", (Expr("name", (), given, e.span), e.args[0]), None, e.span), scope
+                )
+        if (
+            not known
+            and len(args) == 1
+            and (
+                self.card.bind(given)
+                or given in self.card.sizes
+                or given in self.card.derived
+                or self._indexed(e, given, scope) is not None
+            )
         ):
             return Expr("mul", (self(Expr("name", (), given, e.span), scope), *args), None, e.span)
         return replace(e, args=args)
@@ -352,7 +385,7 @@ def bind(
     stated = [i for i in lhs_free if i in free]
     free = (*stated, *sorted(i for i in free if i not in stated))
     symbols = {i.name: i.dims for i in card.inputs}
-    symbols.update({u: () for u in binder.unknown})
+    symbols.update(dict.fromkeys(binder.unknown, ()))
     sizes = {d: d for d in card.dims}
     sizes.update(card.sizes)
     typing = Typing(symbols, sizes, dict(card.function_dims), dict(card.indices))

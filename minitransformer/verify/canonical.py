@@ -219,9 +219,7 @@ class _Builder:
         parts = []
         for (bound, factors), c in poly.items():
             inner = {k: v for k, v in names.items() if k not in {n for n, _ in bound}}
-            mono, extra = self.mono(
-                bound, ((self.rename(a, inner), e) for a, e in factors)
-            )
+            mono, extra = self.mono(bound, ((self.rename(a, inner), e) for a, e in factors))
             parts.append({mono: c * extra})
         return self.add(parts)
 
@@ -344,8 +342,11 @@ class _Builder:
                     elif atom[0] == "poly":
                         parts.append(self.scale(self.fn("log", dict(atom[1])), e))
                     else:
-                        parts.append(self.scale(self.fn("log", {((), ((atom, Fraction(1)),)):
-                                                                Fraction(1)}), e))
+                        parts.append(
+                            self.scale(
+                                self.fn("log", {((), ((atom, Fraction(1)),)): Fraction(1)}), e
+                            )
+                        )
                 if c != 1:
                     parts.append(self.fn("log", _constant(c)))
                 if rest:
@@ -375,7 +376,7 @@ class _Builder:
     def args(self, t: Term, places: Any, at: tuple[str, ...], env: Mapping[str, str]) -> list[Poly]:
         out = []
         for arg, place in zip(t.args, places):
-            where = at[len(at) - len(arg.dims):] if place is None else tuple(at[k] for k in place)
+            where = at[len(at) - len(arg.dims) :] if place is None else tuple(at[k] for k in place)
             out.append(self.build(arg, where if arg.dims else (), env))
         return out
 
@@ -471,7 +472,7 @@ class _Builder:
         a, b = t.args
         j = self.fresh()
         left = self.build(a, (*at[: len(a.dims) - 1], j), env)
-        right = self.build(b, (j, *at[len(a.dims) - 1:]), env)
+        right = self.build(b, (j, *at[len(a.dims) - 1 :]), env)
         return self.sum_over(self.multiply(left, right), j, b.dims[0])
 
     def _dot(self, t: Term, at: Any, env: Any) -> Poly:
@@ -480,9 +481,7 @@ class _Builder:
         return self.sum_over(self.multiply(a, b), j, t.args[0].dims[0])
 
     def _outer(self, t: Term, at: tuple[str, ...], env: Any) -> Poly:
-        return self.multiply(
-            self.build(t.args[0], at[:1], env), self.build(t.args[1], at[1:], env)
-        )
+        return self.multiply(self.build(t.args[0], at[:1], env), self.build(t.args[1], at[1:], env))
 
     def _transpose(self, t: Term, at: tuple[str, ...], env: Any) -> Poly:
         return self.build(t.args[0], at[::-1], env)
@@ -497,7 +496,7 @@ class _Builder:
 
     def _total(self, t: Term, at: tuple[str, ...], axis: int, env: Any) -> Poly:
         j = self.fresh()
-        where = (*at[:axis], j, *at[axis + 1:])
+        where = (*at[:axis], j, *at[axis + 1 :])
         inner = self.exp(self.build(t.args[0], where, env))
         return self.sum_over(inner, j, t.dims[axis])
 

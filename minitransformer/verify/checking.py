@@ -337,7 +337,7 @@ def _optional_inputs(function: Any, given: int) -> int:
 
 def _keyword_inputs(function: Any, card: Card) -> dict[int, str]:
     """Find the card's inputs that a function takes by keyword alone, such as ``eps``."""
-    from minitransformer.verify.decide import greek
+    from minitransformer.verify.functions import greek
 
     places = {item.name: place for place, item in enumerate(card.inputs)}
     found: dict[int, str] = {}

@@ -233,8 +233,16 @@ def compare(
         verdict, found = settle(compute, probe, point)
         if verdict == "certified":
             entry, c, r, bits = found
-            return Outcome("certified", bits=bits, probe=probe, point=point, entry=entry,
-                           claimed=c, reference=r, error=gap)
+            return Outcome(
+                "certified",
+                bits=bits,
+                probe=probe,
+                point=point,
+                entry=entry,
+                claimed=c,
+                reference=r,
+                error=gap,
+            )
         if verdict == "undefined":
             return Outcome("undefined", probe=probe, point=point, error=gap, claimed=found)
     if not certify:
@@ -245,8 +253,15 @@ def compare(
         verdict, found = settle(compute, probe, point)
         if verdict == "certified":
             entry, c, r, bits = found
-            return Outcome("certified", bits=bits, probe=probe, point=point, entry=entry,
-                           claimed=c, reference=r)
+            return Outcome(
+                "certified",
+                bits=bits,
+                probe=probe,
+                point=point,
+                entry=entry,
+                claimed=c,
+                reference=r,
+            )
         if verdict == "undefined":
             return Outcome("undefined", probe=probe, point=point, claimed=found)
         bits = max(bits, found)

@@ -21,8 +21,32 @@ Span = tuple[int, int]
 
 # Functions that act on every element alone.
 ELEMENTWISE = frozenset(
-    "exp log log2 log10 sin cos tan tanh sinh cosh sigmoid erf relu gelu silu Phi softplus sign "
-    "logsigmoid floor ceil abs sqrt heaviside".split()
+    [
+        "exp",
+        "log",
+        "log2",
+        "log10",
+        "sin",
+        "cos",
+        "tan",
+        "tanh",
+        "sinh",
+        "cosh",
+        "sigmoid",
+        "erf",
+        "relu",
+        "gelu",
+        "silu",
+        "Phi",
+        "softplus",
+        "sign",
+        "logsigmoid",
+        "floor",
+        "ceil",
+        "abs",
+        "sqrt",
+        "heaviside",
+    ]
 )
 # Spellings of the functions known here, all lower case.
 FUNCTION_ALIASES = {
@@ -275,7 +299,9 @@ class Elaborator:
 
     # -- elementwise --------------------------------------------------------
 
-    def broadcast(self, terms: tuple[Term, ...], e: Expr, what: str) -> tuple[Dims, tuple[Any, ...]]:
+    def broadcast(
+        self, terms: tuple[Term, ...], e: Expr, what: str
+    ) -> tuple[Dims, tuple[Any, ...]]:
         """Return the common dimensions of `terms` and where each lies in them."""
         widest = max(terms, key=lambda t: len(t.dims)).dims
         places = []
@@ -360,9 +386,16 @@ class Elaborator:
     def _product(self, a: Term, b: Term, e: Expr, span: Span) -> Term:
         if not a.dims or not b.dims:
             dims = a.dims or b.dims
-            return Term("times", (a, b), (None, None) if not dims else (
-                () if not a.dims else None, () if not b.dims else None), dims, span,
-                a.co if a.dims else b.co)
+            return Term(
+                "times",
+                (a, b),
+                (None, None)
+                if not dims
+                else (() if not a.dims else None, () if not b.dims else None),
+                dims,
+                span,
+                a.co if a.dims else b.co,
+            )
         ra, rb = len(a.dims), len(b.dims)
         if ra == 1 and rb == 1:
             return self._vector_product(a, b, e, span)
@@ -396,13 +429,20 @@ class Elaborator:
                 if not same:
                     raise IllTyped(
                         f"cannot take the inner product of {show_dims(a.dims)} and "
-                        f"{show_dims(b.dims)}", span, (), e)
+                        f"{show_dims(b.dims)}",
+                        span,
+                        (),
+                        e,
+                    )
                 return Term("dot", (a, b), None, (), span)
             return Term("outer", (a, b), None, a.dims + b.dims, span)
         if not same:
             raise IllTyped(
                 f"cannot multiply vectors of {show_dims(a.dims)} and {show_dims(b.dims)}",
-                span, ("transpose one of them: an outer product",), e)
+                span,
+                ("transpose one of them: an outer product",),
+                e,
+            )
         if self.convention.product == "dot":
             return Term("dot", (a, b), None, (), span)
         return Term("times", (a, b), (None, None), a.dims, span, a.co)
@@ -432,8 +472,7 @@ class Elaborator:
         if not base.dims:
             raise IllTyped("cannot index a number", e.span, (), e)
         if len(picks) > len(base.dims):
-            raise IllTyped(
-                f"{len(picks)} indices for {show_dims(base.dims)}", e.span, (), e)
+            raise IllTyped(f"{len(picks)} indices for {show_dims(base.dims)}", e.span, (), e)
         axes = list(range(len(picks)))
         if len(picks) == 1 and len(base.dims) == 2:
             index = self._scope.get(picks[0].value) if picks[0].op == "name" else None
@@ -455,10 +494,15 @@ class Elaborator:
                 elif index.dim != base.dims[axis]:
                     raise IllTyped(
                         f"index {index.name} runs over {index.dim} but picks along "
-                        f"{base.dims[axis]}", e.span, (), e)
+                        f"{base.dims[axis]}",
+                        e.span,
+                        (),
+                        e,
+                    )
             if pick.op == "name" and pick.value in self._scope:
-                chosen.append(Term("indexvalue", (), pick.value, (), pick.span,
-                                   free=frozenset([pick.value])))
+                chosen.append(
+                    Term("indexvalue", (), pick.value, (), pick.span, free=frozenset([pick.value]))
+                )
             else:
                 chosen.append(self(pick))
         dims = tuple(d for k, d in enumerate(base.dims) if k not in axes)
@@ -524,8 +568,9 @@ class Elaborator:
             else:
                 self._scope[variable] = outer
         free = (inner.free | test.free) - {variable}
-        return Term("bigwhere", (inner, test), (kind, variable, index.dim), inner.dims, e.span,
-                    free=free)
+        return Term(
+            "bigwhere", (inner, test), (kind, variable, index.dim), inner.dims, e.span, free=free
+        )
 
     # -- functions ----------------------------------------------------------
 
@@ -573,8 +618,9 @@ class Elaborator:
         if function == "clip" and len(e.args) == 3:
             x, low, high = (self(a) for a in e.args)
             inner = Term("extreme", (x, low), ("max", (None, () if x.dims else None)), x.dims)
-            return Term("extreme", (inner, high), ("min", (None, () if x.dims else None)),
-                        x.dims, e.span)
+            return Term(
+                "extreme", (inner, high), ("min", (None, () if x.dims else None)), x.dims, e.span
+            )
         if function == "concat":
             return self._concat(e)
         if function == "diag" and len(e.args) == 1:
@@ -591,8 +637,12 @@ class Elaborator:
             if len(a.dims) == len(b.dims):
                 dims = tuple(f"{p}*{q}" for p, q in zip(a.dims, b.dims))
                 return Term("kron", (a, b), None, dims, e.span)
-            raise IllTyped(f"no Kronecker product of {show_dims(a.dims)} and "
-                           f"{show_dims(b.dims)}", e.span, (), e)
+            raise IllTyped(
+                f"no Kronecker product of {show_dims(a.dims)} and {show_dims(b.dims)}",
+                e.span,
+                (),
+                e,
+            )
         raise Unbound(given, e.span, "function")
 
     def _call_over(self, e: Expr, over: list[Expr]) -> Term:
@@ -694,7 +744,11 @@ class Elaborator:
 
     def _condition(self, e: Expr) -> Term:
         if e.op == "name" and str(e.value).lower() in (
-            "otherwise", "else", "otherwise.", "其他", "其它"
+            "otherwise",
+            "else",
+            "otherwise.",
+            "其他",
+            "其它",
         ):
             return Term("number", (), Fraction(1), (), e.span)
         return self._relation(e) if e.op == "relation" else self(e)

@@ -365,9 +365,9 @@ class Evaluator:
     def __init__(self, point: Point, m: Floats, inputs: Mapping[str, Any] | None = None):
         self.m = m
         self.point = point
-        self.inputs = dict(inputs) if inputs is not None else {
-            k: m.array(v) for k, v in point.inputs.items()
-        }
+        self.inputs = (
+            dict(inputs) if inputs is not None else {k: m.array(v) for k, v in point.inputs.items()}
+        )
         self._memo: dict[int, tuple[Term, Any]] = {}
         self._at: dict[str, int] = {}
 
@@ -619,7 +619,9 @@ class Evaluator:
         for variable in variables:
             del self._at[variable]
         inner = np.shape(cells[0])
-        out = np.empty((len(cells), *inner), dtype=np.float64 if self.m.name == "float64" else object)
+        out = np.empty(
+            (len(cells), *inner), dtype=np.float64 if self.m.name == "float64" else object
+        )
         for k, cell in enumerate(cells):
             out[k] = cell
         return out.reshape((*sizes, *inner))
@@ -636,8 +638,11 @@ class Evaluator:
     def _rows(self, t: Term) -> Any:
         values = [self(a) for a in t.args]
         width = max(np.shape(v)[0] for v in values if np.ndim(v))
-        zero = np.zeros(width) if self.m.name == "float64" else _each(
-            self.m.number, np.zeros(width, dtype=int))
+        zero = (
+            np.zeros(width)
+            if self.m.name == "float64"
+            else _each(self.m.number, np.zeros(width, dtype=int))
+        )
         return np.stack([v if np.ndim(v) else zero + v for v in values])
 
     def _columns(self, t: Term) -> Any:
@@ -648,8 +653,11 @@ class Evaluator:
         if x.ndim == 2:
             return np.diagonal(x).copy()
         n = len(x)
-        out = np.zeros((n, n)) if self.m.name == "float64" else _each(
-            self.m.number, np.zeros((n, n), dtype=int))
+        out = (
+            np.zeros((n, n))
+            if self.m.name == "float64"
+            else _each(self.m.number, np.zeros((n, n), dtype=int))
+        )
         for k in range(n):
             out[k, k] = x[k]
         return out

@@ -26,7 +26,7 @@ class Power:
 
     def text(self, d: str = "d_k") -> str:
         """Write the factor as a reader would: ``1/√d_k``, ``2·d_k``."""
-        c = _neat(self.coefficient)
+        c = neat(self.coefficient)
         a = self.exponent
         if a == 0:
             return c
@@ -37,7 +37,8 @@ class Power:
         return body if c == "1" else f"{c}·{body}"
 
 
-def _neat(value: float) -> str:
+def neat(value: float) -> str:
+    """Write a number as a fraction or a root where it is one."""
     for k in range(1, 13):
         if abs(value * k - round(value * k)) < 1e-9:
             return str(Fraction(round(value * k), k))
@@ -59,9 +60,11 @@ def symbolic(power: Power, symbols: Mapping[str, float], d: str = "d_k") -> str:
     'scale/√d_k'
     """
     for symbol, value in symbols.items():
-        for rest, front in ((power.coefficient / value, symbol),
-                            (power.coefficient * value, f"1/{symbol}")):
-            text = _neat(rest)
+        for rest, front in (
+            (power.coefficient / value, symbol),
+            (power.coefficient * value, f"1/{symbol}"),
+        ):
+            text = neat(rest)
             if "." not in text and "e" not in text:
                 tail = Power(rest, power.exponent).text(d)
                 if tail == "1":

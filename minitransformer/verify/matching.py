@@ -12,6 +12,7 @@ from minitransformer.verify.cards import cards
 from minitransformer.verify.cards.card import Card, formula_tree
 from minitransformer.verify.dimensions import IllTyped, Unbound, canonical_function
 from minitransformer.verify.expression import Expr
+from minitransformer.verify.interpret import interpret, plausible, quick_equal, trees
 
 ENOUGH = 0.55  # what a formula without a known name must reach
 NAMED = 0.33  # what one with a card's name must reach
@@ -40,8 +41,20 @@ def features(e: Expr) -> frozenset[str]:
                 found.add(f"number {node.value}")
         elif node.op == "big":
             found.add(f"big {node.value[0]}")
-        elif node.op in ("sqrt", "transpose", "norm", "cases", "matrix", "concat", "pow", "div",
-                         "hadamard", "expect", "var", "abs"):
+        elif node.op in (
+            "sqrt",
+            "transpose",
+            "norm",
+            "cases",
+            "matrix",
+            "concat",
+            "pow",
+            "div",
+            "hadamard",
+            "expect",
+            "var",
+            "abs",
+        ):
             inner = node.args[0].op if node.args else ""
             found.update((node.op, f"{node.op}({inner})"))
         elif node.op == "add":
@@ -138,8 +151,6 @@ def match(
     >>> match("E = m c^2")
     ()
     """
-    from minitransformer.verify.decide import plausible, trees
-
     e = plausible(trees(claim))[0][0]
     lhs, claims, signs = sides(e)
     if lhs is None and e.op == "call" and str(e.value) in ("O", "𝒪", "Θ") and len(e.args) == 1:
@@ -178,8 +189,6 @@ def match(
 def _equal(
     claims: tuple[Expr, ...], lhs: Expr | None, card: Card, definitions: Mapping[str, Expr]
 ) -> bool:
-    from minitransformer.verify.decide import interpret, quick_equal
-
     own = {k: v for k, v in definitions.items() if k != head_of(lhs) and card.bind(k) is None}
     try:
         bound = bind(inline(claims[-1], own), card, lhs)

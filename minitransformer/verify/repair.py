@@ -57,7 +57,7 @@ def _walk(e: Expr, v: Vocabulary, rebuild: Callable[[Expr], Expr]) -> Iterator[E
     for k, arg in enumerate(e.args):
 
         def deeper(node: Expr, k: int = k) -> Expr:
-            return rebuild(replace(e, args=(*e.args[:k], node, *e.args[k + 1:])))
+            return rebuild(replace(e, args=(*e.args[:k], node, *e.args[k + 1 :])))
 
         yield from _walk(arg, v, deeper)
 
@@ -98,8 +98,10 @@ def _text(e: Expr) -> str:
     if e.op == "hadamard":
         return " ⊙ ".join(_text(a) for a in e.args)
     if e.op == "div":
-        a, b = (_text(x) if x.op in ("name", "number", "sqrt", "call", "transpose")
-                else f"({_text(x)})" for x in e.args)
+        a, b = (
+            _text(x) if x.op in ("name", "number", "sqrt", "call", "transpose") else f"({_text(x)})"
+            for x in e.args
+        )
         return f"{a}/{b}"
     if e.op == "pow":
         return f"{_text(e.args[0])}^{_text(e.args[1])}"
@@ -117,15 +119,16 @@ def _local(e: Expr, v: Vocabulary) -> Iterator[Edit]:
         yield Edit(a, f"drop the root: {_text(a)} for {_text(e)}")
         if a.op == "add" and len(a.args) == 2:
             x, y = a.args
-            yield Edit(Expr("add", (_sqrt(x), y), None, e.span),
-                       f"take {_text(y)} out of the root")
+            yield Edit(Expr("add", (_sqrt(x), y), None, e.span), f"take {_text(y)} out of the root")
     if op == "name" and e.value in v.sizes:
         yield Edit(_sqrt(e), f"√{e.value} for {e.value}")
         for other in v.sizes:
             if other != e.value:
                 yield Edit(replace(e, value=other), f"{other} for {e.value}")
-        yield Edit(Expr("add", (e, Expr("neg", (number(1),))), None, e.span),
-                   f"{e.value} − 1 for {e.value}")
+        yield Edit(
+            Expr("add", (e, Expr("neg", (number(1),))), None, e.span),
+            f"{e.value} − 1 for {e.value}",
+        )
     elif op == "name":
         for group in v.kin:
             if e.value in group:
@@ -142,19 +145,21 @@ def _local(e: Expr, v: Vocabulary) -> Iterator[Edit]:
         yield Edit(e.args[0], f"+ for − before {_text(e.args[0])}")
     if op == "add":
         for k, arg in enumerate(e.args):
-            rest = (*e.args[:k], *e.args[k + 1:])
+            rest = (*e.args[:k], *e.args[k + 1 :])
             left = rest[0] if len(rest) == 1 else replace(e, args=rest)
             yield Edit(left, f"drop {_text(arg)}")
             if arg.op != "neg":
-                flipped = (*e.args[:k], Expr("neg", (arg,), None, arg.span), *e.args[k + 1:])
+                flipped = (*e.args[:k], Expr("neg", (arg,), None, arg.span), *e.args[k + 1 :])
                 yield Edit(replace(e, args=flipped), f"− for + before {_text(arg)}")
         if len(e.args) == 2 and e.args[0].op == "sqrt":
             root, added = e.args
-            yield Edit(_sqrt(Expr("add", (root.args[0], added), None, e.span)),
-                       f"take {_text(added)} into the root")
+            yield Edit(
+                _sqrt(Expr("add", (root.args[0], added), None, e.span)),
+                f"take {_text(added)} into the root",
+            )
     if op in ("mul", "hadamard", "matmul"):
         for k, arg in enumerate(e.args):
-            rest = (*e.args[:k], *e.args[k + 1:])
+            rest = (*e.args[:k], *e.args[k + 1 :])
             left = rest[0] if len(rest) == 1 else replace(e, args=rest)
             yield Edit(left, f"drop the factor {_text(arg)}")
         if op == "mul":
@@ -179,14 +184,20 @@ def _local(e: Expr, v: Vocabulary) -> Iterator[Edit]:
         yield Edit(a, f"drop the divisor {_text(b)}")
         yield Edit(_mul(a, b), f"multiply by {_text(b)} instead of dividing")
         if a.op == "call" and len(a.args) == 1:
-            yield Edit(replace(a, args=(_div(a.args[0], b),)),
-                       f"move the divisor {_text(b)} into {a.value}", 2)
+            yield Edit(
+                replace(a, args=(_div(a.args[0], b),)),
+                f"move the divisor {_text(b)} into {a.value}",
+                2,
+            )
         if a.op in ("mul", "matmul"):
             for k, arg in enumerate(a.args):
                 if arg.op == "call" and len(arg.args) == 1:
                     inner = replace(arg, args=(_div(arg.args[0], b),))
-                    yield Edit(replace(a, args=(*a.args[:k], inner, *a.args[k + 1:])),
-                               f"move the divisor {_text(b)} into {arg.value}", 2)
+                    yield Edit(
+                        replace(a, args=(*a.args[:k], inner, *a.args[k + 1 :])),
+                        f"move the divisor {_text(b)} into {arg.value}",
+                        2,
+                    )
         if b.op == "sqrt":
             yield Edit(_div(a, b.args[0]), f"divide by {_text(b.args[0])}, not its root")
         elif not (b.op == "name" and b.value in v.sizes):
@@ -195,10 +206,14 @@ def _local(e: Expr, v: Vocabulary) -> Iterator[Edit]:
         base, exponent = e.args
         yield Edit(base, f"drop the exponent {_text(exponent)}")
         if exponent.op == "number":
-            yield Edit(replace(e, args=(base, replace(exponent, value=exponent.value + HALF))),
-                       f"exponent {exponent.value + HALF} for {exponent.value}")
-            yield Edit(replace(e, args=(base, replace(exponent, value=exponent.value - HALF))),
-                       f"exponent {exponent.value - HALF} for {exponent.value}")
+            yield Edit(
+                replace(e, args=(base, replace(exponent, value=exponent.value + HALF))),
+                f"exponent {exponent.value + HALF} for {exponent.value}",
+            )
+            yield Edit(
+                replace(e, args=(base, replace(exponent, value=exponent.value - HALF))),
+                f"exponent {exponent.value - HALF} for {exponent.value}",
+            )
     if op == "transpose":
         yield Edit(e.args[0], f"drop the transpose of {_text(e.args[0])}")
     elif (op == "name" and e.value in v.matrices) or (op == "call" and e.value == "softmax"):
@@ -212,13 +227,16 @@ def _local(e: Expr, v: Vocabulary) -> Iterator[Edit]:
             yield Edit(a, f"drop {function}")
         if a.op == "div":
             x, y = a.args
-            yield Edit(_div(replace(e, args=(x,)), y),
-                       f"take the divisor {_text(y)} out of {function}", 2)
+            yield Edit(
+                _div(replace(e, args=(x,)), y), f"take the divisor {_text(y)} out of {function}", 2
+            )
         if function in ("softmax", "log_softmax", "exp", "sigmoid", "tanh"):
             for s in v.sizes:
                 if a.op != "div":
-                    yield Edit(replace(e, args=(_div(a, _sqrt(name(s))),)),
-                               f"divide by √{s} inside {function}")
+                    yield Edit(
+                        replace(e, args=(_div(a, _sqrt(name(s))),)),
+                        f"divide by √{s} inside {function}",
+                    )
     if op == "call" and len(e.args) > 1 and str(e.value) in ("max", "min"):
         other = "min" if e.value == "max" else "max"
         yield Edit(replace(e, value=other), f"{other} for {e.value}")
@@ -298,9 +316,7 @@ def repairs(
     return _ranked(found, wanted)
 
 
-def tidy(
-    found: Repair, passes: Callable[[Expr], bool], confirms: Callable[[Expr], bool]
-) -> Repair:
+def tidy(found: Repair, passes: Callable[[Expr], bool], confirms: Callable[[Expr], bool]) -> Repair:
     """Drop the factors of a repaired formula that are 1 in disguise, such as √d/√d."""
     e, steps = found.expr, list(found.steps)
     for edit in edits(e, Vocabulary()):

@@ -102,9 +102,7 @@ def _small_point(
     return Point(out, dict(sizes), card.functions)
 
 
-def _simplify(
-    card: Card, compute: Compute, point: Point, inputs: Mapping[str, Input]
-) -> Point:
+def _simplify(card: Card, compute: Compute, point: Point, inputs: Mapping[str, Input]) -> Point:
     tries = 0
     for key, array in point.inputs.items():
         item = inputs.get(key)
@@ -182,8 +180,12 @@ def coincidences(
             elif holds(replaced(item.name, lambda a: a.flat[0])):
                 found.append(f"all entries of {item.name} equal")
         elif not item.dims:
-            values = {"real": (0, 1), "positive": (0, 1, 2), "unit": (0, 1, Fraction(1, 2)),
-                      "whole": (1, 2)}.get(item.domain, ())
+            values = {
+                "real": (0, 1),
+                "positive": (0, 1, 2),
+                "unit": (0, 1, Fraction(1, 2)),
+                "whole": (1, 2),
+            }.get(item.domain, ())
             for value in values:
                 if holds(replaced(item.name, lambda a, v=value: Fraction(v))):  # type: ignore[misc]
                     found.append(f"{item.name} = {value}")

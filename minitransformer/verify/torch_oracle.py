@@ -64,16 +64,31 @@ def _helpers(torch: Any) -> dict[str, Any]:
     """Return what the expressions of optimisers and model cards call."""
     nn = torch.nn
 
-    def adam(p: Any, g: Any, m: Any, v: Any, t: Any, lr: Any, b1: Any, b2: Any, eps: Any,
-             decay: Any = 0.0) -> Any:
+    def adam(
+        p: Any,
+        g: Any,
+        m: Any,
+        v: Any,
+        t: Any,
+        lr: Any,
+        b1: Any,
+        b2: Any,
+        eps: Any,
+        decay: Any = 0.0,
+    ) -> Any:
         parameter = nn.Parameter(p.clone())
         parameter.grad = g.clone()
         optimiser = torch.optim.AdamW(
-            [parameter], lr=float(lr), betas=(float(b1), float(b2)), eps=float(eps),
+            [parameter],
+            lr=float(lr),
+            betas=(float(b1), float(b2)),
+            eps=float(eps),
             weight_decay=float(decay),
         )
         optimiser.state[parameter] = {
-            "step": torch.tensor(float(t) - 1), "exp_avg": m.clone(), "exp_avg_sq": v.clone(),
+            "step": torch.tensor(float(t) - 1),
+            "exp_avg": m.clone(),
+            "exp_avg_sq": v.clone(),
         }
         optimiser.step()
         return parameter
@@ -109,9 +124,15 @@ def _helpers(torch: Any) -> dict[str, Any]:
         return float(sum(p.numel() for m in modules for p in m.parameters()))
 
     return {
-        "adam": adam, "sgd": sgd, "sublayer": sublayer, "mlp": mlp, "layer_norm_1": layer_norm_1,
+        "adam": adam,
+        "sgd": sgd,
+        "sublayer": sublayer,
+        "mlp": mlp,
+        "layer_norm_1": layer_norm_1,
         "embedding": lambda n, d: on_meta(nn.Embedding, n, d),
         "linear": lambda a, b: on_meta(nn.Linear, a, b),
         "norm": lambda d: on_meta(nn.LayerNorm, d),
-        "vector": vector, "block": block, "count": count,
+        "vector": vector,
+        "block": block,
+        "count": count,
     }

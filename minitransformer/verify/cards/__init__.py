@@ -61,8 +61,11 @@ def find(name: str) -> Card:
     near += [k for k in table if wanted and wanted in k and k not in near]
     ids = list(dict.fromkeys(table[k].id for k in near))[:4]
     hint = f"; did you mean {', '.join(ids)}?" if ids else ""
-    raise UnknownCard(f"no card is named {name!r}{hint} `minitransformer cards` lists them all"
-                      if ids else f"no card is named {name!r}; `minitransformer cards` lists all")
+    raise UnknownCard(
+        f"no card is named {name!r}{hint} `minitransformer cards` lists them all"
+        if ids
+        else f"no card is named {name!r}; `minitransformer cards` lists all"
+    )
 
 
 def _plain(name: str) -> str:

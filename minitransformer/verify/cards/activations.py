@@ -227,9 +227,7 @@ CARDS = (
         sizes=GATE_SIZES,
         reference=_swiglu,
         torch="torch.nn.functional.silu(x @ W) * (x @ V)",
-        mistakes=(
-            Mistake(r"\sigma(xW) \odot (xV)", "the gate is a sigmoid, not a Swish"),
-        ),
+        mistakes=(Mistake(r"\sigma(xW) \odot (xV)", "the gate is a sigmoid, not a Swish"),),
     ),
     Card(
         id="geglu",
@@ -278,9 +276,7 @@ CARDS = (
         kernel_call="kernel(x, axis=-1)[0]",
         alternatives=(r"\mathrm{softmax}(x)",),
         properties=("sums to one", "unchanged by a shift of x"),
-        mistakes=(
-            Mistake(r"\frac{x_i}{\sum_{j=1}^{n} x_j}", "the exponentials are missing"),
-        ),
+        mistakes=(Mistake(r"\frac{x_i}{\sum_{j=1}^{n} x_j}", "the exponentials are missing"),),
     ),
     Card(
         id="softmax-temperature",
@@ -291,16 +287,20 @@ CARDS = (
         source="Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, "
         "arXiv:1503.02531",
         equation="(1)",
-        inputs=(Input("z", ("n",), aliases=("x", "a")), Input("T", (), "positive",
-                                                              aliases=("τ", "temperature"))),
+        inputs=(
+            Input("z", ("n",), aliases=("x", "a")),
+            Input("T", (), "positive", aliases=("τ", "temperature")),
+        ),
         dims=("n",),
         output=("n",),
         sizes=N,
         reference=_temperature,
         torch="torch.softmax(z / T, -1)",
         mistakes=(
-            Mistake(r"\frac{\exp(T z_i)}{\sum_{j=1}^{n} \exp(T z_j)}",
-                    "the temperature multiplies instead of dividing"),
+            Mistake(
+                r"\frac{\exp(T z_i)}{\sum_{j=1}^{n} \exp(T z_j)}",
+                "the temperature multiplies instead of dividing",
+            ),
         ),
     ),
     Card(
@@ -332,14 +332,15 @@ CARDS = (
         output=("n", "n"),
         sizes=N,
         indices={"i": "n", "j": "n"},
-        derived={"p": r"\mathrm{softmax}(x)", "y": r"\mathrm{softmax}(x)",
-                 "s": r"\mathrm{softmax}(x)", "σ": r"\mathrm{softmax}(x)"},
+        derived={
+            "p": r"\mathrm{softmax}(x)",
+            "y": r"\mathrm{softmax}(x)",
+            "s": r"\mathrm{softmax}(x)",
+            "σ": r"\mathrm{softmax}(x)",
+        },
         reference=_jacobian,
         torch="torch.autograd.functional.jacobian(lambda z: torch.softmax(z, -1), x)",
         alternatives=(r"p_i(\delta_{ij} - p_j)",),
-        mistakes=(
-            Mistake(r"\mathrm{diag}(p) + p p^T", "the outer product has the wrong sign"),
-        ),
+        mistakes=(Mistake(r"\mathrm{diag}(p) + p p^T", "the outer product has the wrong sign"),),
     ),
 )
-

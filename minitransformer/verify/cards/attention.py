@@ -16,16 +16,34 @@ Q = Input("Q", ("n_q", "d_k"), aliases=("q", "query", "Query", "queries"))
 K = Input("K", ("n_k", "d_k"), aliases=("k", "key", "Key", "keys"))
 V = Input("V", ("n_k", "d_v"), aliases=("v", "value", "Value", "values"))
 SIZES = {
-    "d": "d_k", "d_head": "d_k", "head_dim": "d_k", "d_h": "d_k", "d_{head}": "d_k", "D": "d_k",
-    "d_q": "d_k", "E": "d_k", "n": "n_k", "m": "n_k", "S": "n_k", "T": "n_k", "N": "n_k",
-    "n_k": "n_k", "n_q": "n_q", "L": "n_q", "d_v": "d_v", "d_k": "d_k", "dim": "d_k",
+    "d": "d_k",
+    "d_head": "d_k",
+    "head_dim": "d_k",
+    "d_h": "d_k",
+    "d_{head}": "d_k",
+    "D": "d_k",
+    "d_q": "d_k",
+    "E": "d_k",
+    "n": "n_k",
+    "m": "n_k",
+    "S": "n_k",
+    "T": "n_k",
+    "N": "n_k",
+    "n_k": "n_k",
+    "n_q": "n_q",
+    "L": "n_q",
+    "d_v": "d_v",
+    "d_k": "d_k",
+    "dim": "d_k",
 }
 
 
 def _scores(m: Floats, Q: Any, K: Any, scale: Any) -> list[list[Any]]:
     return [
-        [sum((Q[i][e] * K[j][e] for e in range(len(K[j]))), m.number(0)) * scale
-         for j in range(len(K))]
+        [
+            sum((Q[i][e] * K[j][e] for e in range(len(K[j]))), m.number(0)) * scale
+            for j in range(len(K))
+        ]
         for i in range(len(Q))
     ]
 
@@ -89,13 +107,14 @@ def _causal(m: Floats, sizes: Any, Q: Any, K: Any, V: Any) -> Any:
     scale = 1 / m.sqrt(m.number(len(Q[0])))
     out = []
     for i in range(len(Q)):
-        row = _scores(m, Q[i: i + 1], K[: i + 1], scale)[0]
+        row = _scores(m, Q[i : i + 1], K[: i + 1], scale)[0]
         out.append(_mix(m, [softmax_loop(m, row)], V[: i + 1])[0])
     return out
 
 
-def _multi_head(m: Floats, sizes: Any, Q: Any, K: Any, V: Any, WQ: Any, WK: Any, WV: Any,
-                WO: Any) -> Any:
+def _multi_head(
+    m: Floats, sizes: Any, Q: Any, K: Any, V: Any, WQ: Any, WK: Any, WV: Any, WO: Any
+) -> Any:
     heads = [
         _attention(m, sizes, _mix(m, Q, WQ[h]), _mix(m, K, WK[h]), _mix(m, V, WV[h]))
         for h in range(len(WQ))
@@ -104,10 +123,20 @@ def _multi_head(m: Floats, sizes: Any, Q: Any, K: Any, V: Any, WQ: Any, WK: Any,
     return _mix(m, joined, WO)
 
 
+def _heads(m: Floats, sizes: Any, Q: Any, K: Any, V: Any, WQ: Any, WK: Any, WV: Any) -> Any:
+    return np.array(
+        [
+            _attention(m, sizes, _mix(m, Q, WQ[h]), _mix(m, K, WK[h]), _mix(m, V, WV[h]))
+            for h in range(len(WQ))
+        ]
+    )
+
+
 def _grouped(m: Floats, sizes: Any, Q: Any, K: Any, V: Any) -> Any:
     share = len(Q) // len(K)
-    return np.array([_attention(m, sizes, Q[h], K[h // share], V[h // share])
-                     for h in range(len(Q))])
+    return np.array(
+        [_attention(m, sizes, Q[h], K[h // share], V[h // share]) for h in range(len(Q))]
+    )
 
 
 def _backward(m: Floats, sizes: Any, P: Any, dP: Any) -> Any:
@@ -144,18 +173,43 @@ def _feed_forward(m: Floats, sizes: Any, x: Any, W1: Any, b1: Any, W2: Any, b2: 
         m.maximum(sum((x[i] * W1[i][j] for i in range(len(x))), b1[j]), m.number(0))
         for j in range(len(b1))
     ]
-    return [sum((hidden[j] * W2[j][k] for j in range(len(hidden))), b2[k])
-            for k in range(len(b2))]
+    return [sum((hidden[j] * W2[j][k] for j in range(len(hidden))), b2[k]) for k in range(len(b2))]
 
 
+def _as_array(m: Floats, values: Any) -> Any:
+    return np.array(values, dtype=float if m.name == "float64" else object)
+
+
+MULTI_HEAD_INPUTS = (
+    Input("Q", ("n_q", "d_model")), Input("K", ("n_k", "d_model")), Input("V", ("n_k", "d_model")),
+    Input("W^Q", ("h", "d_model", "d_k")), Input("W^K", ("h", "d_model", "d_k")),
+    Input("W^V", ("h", "d_model", "d_v")),
+    Input("W^O", ("h*d_v", "d_model"), aliases=("W_O", "W^o")),
+)  # fmt: skip
+# The sizes must differ, but no table may grow beyond what a hand can follow.
+MULTI_HEAD_SHAPES = (
+    {"n_q": 3, "n_k": 4, "d_model": 5, "d_k": 2, "d_v": 6, "h": 7},
+    {"n_q": 2, "n_k": 3, "d_model": 4, "d_k": 5, "d_v": 7, "h": 6},
+)
+MULTI_HEAD_SIZES = {"d_k": "d_k", "d_v": "d_v", "h": "h", "d_model": "d_model", "H": "h"}
+ATTENTION_FUNCTION = {
+    "Attention": lambda m, q, k, v: _as_array(m, _attention(m, {}, q, k, v)),
+}
+ATTENTION_DIMS = {"Attention": lambda q, k, v: (q[0], v[1])}
 SELF = {"n": "n", "d_k": "d_k", "d": "d_k", "d_v": "d_v", "N": "n", "L": "n", "T": "n"}
 
 MISTAKES = (
-    Mistake(r"\mathrm{softmax}(\frac{QK^T}{d_k})V", "the scores are divided by d_k, not by √d_k",
-            "cntkx#10"),
+    Mistake(
+        r"\mathrm{softmax}(\frac{QK^T}{d_k})V",
+        "the scores are divided by d_k, not by √d_k",
+        "cntkx#10",
+    ),
     Mistake(r"\mathrm{softmax}(QK^T)V", "the scores are not scaled by 1/√d_k"),
-    Mistake(r"\frac{\mathrm{softmax}(QK^T)}{\sqrt{d_k}}V",
-            "the scale stands outside the softmax", "FrancescoSaverioZuppichini/ViT#6"),
+    Mistake(
+        r"\frac{\mathrm{softmax}(QK^T)}{\sqrt{d_k}}V",
+        "the scale stands outside the softmax",
+        "FrancescoSaverioZuppichini/ViT#6",
+    ),
     Mistake(r"\mathrm{softmax}(\sqrt{d_k}QK^T)V", "the scores are multiplied by √d_k"),
 )
 
@@ -164,8 +218,18 @@ CARDS = (
         id="attention",
         name="Scaled dot-product attention",
         aliases=("scaled dot-product attention", "sdpa", "self-attention"),
-        heads=("Attention", "attention", "Att", "Attn", "attn", "SelfAttention", "SDPA",
-               "ScaledDotProductAttention", "self-attention", "SA"),
+        heads=(
+            "Attention",
+            "attention",
+            "Att",
+            "Attn",
+            "attn",
+            "SelfAttention",
+            "SDPA",
+            "ScaledDotProductAttention",
+            "self-attention",
+            "SA",
+        ),
         latex=r"\mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)V",
         source=VASWANI,
         equation="(1)",
@@ -178,11 +242,16 @@ CARDS = (
         kernel="minitransformer.kernels.attention.attention_forward",
         kernel_call="kernel(Q[None], K[None], V[None], None)[0][0]",
         suggestions={
-            "S": r"QK^T/\sqrt{d_k}", "P": r"\mathrm{softmax}(QK^T/\sqrt{d_k})",
-            "W": r"\mathrm{softmax}(QK^T/\sqrt{d_k})", "A": r"\mathrm{softmax}(QK^T/\sqrt{d_k})",
+            "S": r"QK^T/\sqrt{d_k}",
+            "P": r"\mathrm{softmax}(QK^T/\sqrt{d_k})",
+            "W": r"\mathrm{softmax}(QK^T/\sqrt{d_k})",
+            "A": r"\mathrm{softmax}(QK^T/\sqrt{d_k})",
         },
-        properties=("rows of the weights sum to one", "linear in V",
-                    "unchanged when keys and values are permuted together"),
+        properties=(
+            "rows of the weights sum to one",
+            "linear in V",
+            "unchanged when keys and values are permuted together",
+        ),
         mistakes=MISTAKES,
     ),
     Card(
@@ -260,8 +329,10 @@ CARDS = (
         latex=r"WV",
         source=VASWANI,
         equation="(1), the product with V",
-        inputs=(Input("W", ("n_q", "n_k"), "simplex",
-                      aliases=("P", "A", "α", "weights", "attn")), V),
+        inputs=(
+            Input("W", ("n_q", "n_k"), "simplex", aliases=("P", "A", "α", "weights", "attn")),
+            V,
+        ),
         dims=("n_q", "n_k", "d_v"),
         output=("n_q", "d_v"),
         sizes={k: v for k, v in SIZES.items() if v != "d_k"},
@@ -286,8 +357,11 @@ CARDS = (
         kernel_call="kernel(Q[None], K[None], V[None], M[None])[0][0]",
         properties=("a constant added to a row of the mask changes nothing",),
         mistakes=(
-            Mistake(r"\mathrm{softmax}(\frac{QK^T}{\sqrt{d_k}} - M)V",
-                    "the mask has the wrong sign", "LLMs-from-scratch#1062 (an inverted mask)"),
+            Mistake(
+                r"\mathrm{softmax}(\frac{QK^T}{\sqrt{d_k}} - M)V",
+                "the mask has the wrong sign",
+                "LLMs-from-scratch#1062 (an inverted mask)",
+            ),
         ),
         note="A padding mask is M with −∞ in the columns of padding.",
     ),
@@ -307,10 +381,14 @@ CARDS = (
         reference=_causal_mask,
         torch="torch.triu(torch.full((n, n), -torch.inf), 1)",
         mistakes=(
-            Mistake(r"\begin{cases} 0 & j < i \\ -\infty & \text{otherwise} \end{cases}",
-                    "a position may not see itself"),
-            Mistake(r"\begin{cases} 0 & j \ge i \\ -\infty & \text{otherwise} \end{cases}",
-                    "the mask hides the past and shows the future"),
+            Mistake(
+                r"\begin{cases} 0 & j < i \\ -\infty & \text{otherwise} \end{cases}",
+                "a position may not see itself",
+            ),
+            Mistake(
+                r"\begin{cases} 0 & j \ge i \\ -\infty & \text{otherwise} \end{cases}",
+                "the mask hides the past and shows the future",
+            ),
         ),
     ),
     Card(
@@ -322,15 +400,15 @@ CARDS = (
         source=VASWANI,
         equation="(1) with section 3.2.3",
         inputs=(
-            Input("Q", ("n", "d_k"), aliases=("q",)), Input("K", ("n", "d_k"), aliases=("k",)),
+            Input("Q", ("n", "d_k"), aliases=("q",)),
+            Input("K", ("n", "d_k"), aliases=("k",)),
             Input("V", ("n", "d_v"), aliases=("v",)),
         ),
         dims=("n", "d_k", "d_v"),
         output=("n", "d_v"),
         sizes=SELF,
         derived={"M": r"\mathrm{causalmask}(QK^T)", "mask": r"\mathrm{causalmask}(QK^T)"},
-        functions={"causalmask": lambda m, S: np.array(
-            _causal_mask(m, {"n": len(S)}), dtype=float if m.name == "float64" else object)},
+        functions={"causalmask": lambda m, S: _as_array(m, _causal_mask(m, {"n": len(S)}))},
         function_dims={"causalmask": lambda dims: dims},
         reference=_causal,
         torch="torch.nn.functional.scaled_dot_product_attention(Q, K, V, is_causal=True)",
@@ -346,27 +424,44 @@ CARDS = (
         latex=r"\mathrm{Concat}(\mathrm{head}_1, \ldots, \mathrm{head}_h)W^O",
         source=VASWANI,
         equation="section 3.2.2",
-        inputs=(
-            Input("Q", ("n_q", "d_model")), Input("K", ("n_k", "d_model")),
-            Input("V", ("n_k", "d_model")), Input("W^Q", ("h", "d_model", "d_k")),
-            Input("W^K", ("h", "d_model", "d_k")), Input("W^V", ("h", "d_model", "d_v")),
-            Input("W^O", ("h*d_v", "d_model"), aliases=("W_O", "W^o")),
-        ),
+        inputs=MULTI_HEAD_INPUTS,
         signature=("Q", "K", "V"),
         dims=("n_q", "n_k", "d_model", "d_k", "d_v", "h"),
-        shapes=(
-            {"n_q": 3, "n_k": 4, "d_model": 5, "d_k": 2, "d_v": 3, "h": 2},
-            {"n_q": 2, "n_k": 3, "d_model": 4, "d_k": 3, "d_v": 2, "h": 3},
-        ),
+        shapes=MULTI_HEAD_SHAPES,
         output=("n_q", "d_model"),
-        sizes={"d_k": "d_k", "d_v": "d_v", "h": "h", "d_model": "d_model", "H": "h"},
+        sizes=MULTI_HEAD_SIZES,
         derived={"head_i": r"\mathrm{Attention}(QW_i^Q, KW_i^K, VW_i^V)"},
-        functions={"Attention": lambda m, q, k, v: np.array(
-            _attention(m, {}, q, k, v), dtype=float if m.name == "float64" else object)},
-        function_dims={"Attention": lambda q, k, v: (q[0], v[1])},
+        functions=ATTENTION_FUNCTION,
+        function_dims=ATTENTION_DIMS,
         reference=_multi_head,
         torch="torch.cat([torch.nn.functional.scaled_dot_product_attention(Q @ W_Q[i], "
         "K @ W_K[i], V @ W_V[i]) for i in range(len(W_Q))], -1) @ W_O",
+    ),
+    Card(
+        id="attention-head",
+        name="One head of multi-head attention",
+        heads=("head_i", "head", "head_h", "head_j"),
+        latex=r"\mathrm{Attention}(QW_i^Q, KW_i^K, VW_i^V)",
+        source=VASWANI,
+        equation="section 3.2.2",
+        inputs=MULTI_HEAD_INPUTS[:6],
+        signature=("Q", "K", "V"),
+        dims=("n_q", "n_k", "d_model", "d_k", "d_v", "h"),
+        shapes=MULTI_HEAD_SHAPES,
+        output=("h", "n_q", "d_v"),
+        sizes=MULTI_HEAD_SIZES,
+        indices={"i": "h"},
+        functions=ATTENTION_FUNCTION,
+        function_dims=ATTENTION_DIMS,
+        reference=_heads,
+        torch="torch.stack([torch.nn.functional.scaled_dot_product_attention(Q @ W_Q[i], "
+        "K @ W_K[i], V @ W_V[i]) for i in range(len(W_Q))])",
+        mistakes=(
+            Mistake(
+                r"\mathrm{Attention}(QW_i^Q, KW_i^Q, VW_i^V)",
+                "keys are projected by the queries' matrix",
+            ),
+        ),
     ),
     Card(
         id="grouped-query-attention",
@@ -378,7 +473,8 @@ CARDS = (
         source="Ainslie et al., GQA, EMNLP 2023, arXiv:2305.13245",
         equation="section 2.2 (in words)",
         inputs=(
-            Input("Q", ("H", "n_q", "d_k")), Input("K", ("G", "n_k", "d_k")),
+            Input("Q", ("H", "n_q", "d_k")),
+            Input("K", ("G", "n_k", "d_k")),
             Input("V", ("G", "n_k", "d_v")),
         ),
         dims=("H", "G", "n_q", "n_k", "d_k", "d_v"),
@@ -413,8 +509,10 @@ CARDS = (
         " * dP).sum(), S)[0]",
         properties=("rows of the gradient sum to zero",),
         mistakes=(
-            Mistake(r"P \odot \mathrm{dP} - \mathrm{rowsum}(\mathrm{dP} \odot P)",
-                    "the row sum is not multiplied by P"),
+            Mistake(
+                r"P \odot \mathrm{dP} - \mathrm{rowsum}(\mathrm{dP} \odot P)",
+                "the row sum is not multiplied by P",
+            ),
         ),
     ),
     Card(
@@ -427,7 +525,8 @@ CARDS = (
         "arXiv:1805.02867; Dao et al., FlashAttention, section 3.1",
         equation="(4) there",
         inputs=(
-            Input("m_1", aliases=("m^(1)",)), Input("m_2", aliases=("m^(2)",)),
+            Input("m_1", aliases=("m^(1)",)),
+            Input("m_2", aliases=("m^(2)",)),
             Input("l_1", (), "positive", aliases=("ℓ_1", "l^(1)")),
             Input("l_2", (), "positive", aliases=("ℓ_2", "l^(2)")),
         ),
@@ -463,7 +562,8 @@ CARDS = (
         source="Press et al., Train Short, Test Long, ICLR 2022, arXiv:2108.12409",
         equation="section 3",
         inputs=(
-            Input("Q", ("n_q", "d_k"), aliases=("q",)), Input("K", ("n_k", "d_k"), aliases=("k",)),
+            Input("Q", ("n_q", "d_k"), aliases=("q",)),
+            Input("K", ("n_k", "d_k"), aliases=("k",)),
             Input("m", (), "positive", aliases=("slope",)),
         ),
         dims=("n_q", "n_k", "d_k"),
@@ -495,8 +595,6 @@ CARDS = (
         torch="torch.relu(x @ W_1 + b_1) @ W_2 + b_2",
         kernel="minitransformer.kernels.feed_forward.feed_forward_forward",
         kernel_call="kernel(x[None], W_1.T, b_1, W_2.T, b_2)[0][0]",
-        mistakes=(
-            Mistake(r"(xW_1 + b_1)W_2 + b_2", "the nonlinearity is missing"),
-        ),
+        mistakes=(Mistake(r"(xW_1 + b_1)W_2 + b_2", "the nonlinearity is missing"),),
     ),
 )

@@ -147,9 +147,7 @@ class Card:
         sizes = self.all_shapes()[shape % len(self.all_shapes())]
         return self.at(sizes, seed, amplitude)
 
-    def at(
-        self, sizes: Mapping[str, int], seed: int, amplitude: Fraction = Fraction(1)
-    ) -> Point:
+    def at(self, sizes: Mapping[str, int], seed: int, amplitude: Fraction = Fraction(1)) -> Point:
         """Return exact inputs drawn from a seed at given sizes."""
         rng = random.Random(f"{self.id}/{seed}")
         if self.sampler is not None:
@@ -212,17 +210,17 @@ def _object_array(value: Any) -> Any:
     return np.array(value, dtype=object)
 
 
-def draw(
-    rng: random.Random, item: Input, sizes: Mapping[str, int], amplitude: Fraction
-) -> Any:
+def draw(rng: random.Random, item: Input, sizes: Mapping[str, int], amplitude: Fraction) -> Any:
     """Return exact dyadic values for one input."""
     shape = tuple(size_of(d, sizes) for d in item.dims)
     count = int(np.prod(shape)) if shape else 1
     eighth = Fraction(1, 8)
     values: list[Any]
     if item.domain == "real":
-        values = [Fraction(rng.choice([-1, 1]) * rng.randint(1, 16)) * eighth * amplitude
-                  for _ in range(count)]
+        values = [
+            Fraction(rng.choice([-1, 1]) * rng.randint(1, 16)) * eighth * amplitude
+            for _ in range(count)
+        ]
     elif item.domain == "positive":
         values = [Fraction(rng.randint(1, 24)) * eighth * amplitude for _ in range(count)]
     elif item.domain == "unit":
@@ -243,8 +241,9 @@ def draw(
                 values += [Fraction(int(k == hot)) for k in range(last)]
             else:
                 keep = rng.randrange(last)
-                values += [Fraction(0) if k == keep or rng.random() < 0.6 else -np.inf
-                           for k in range(last)]
+                values += [
+                    Fraction(0) if k == keep or rng.random() < 0.6 else -np.inf for k in range(last)
+                ]
     else:
         raise ValueError(f"unknown domain {item.domain!r} of input {item.name!r}")
     if not shape:

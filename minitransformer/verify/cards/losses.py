@@ -8,8 +8,9 @@ from minitransformer.verify.cards.activations import GOODFELLOW, softmax_loop
 from minitransformer.verify.cards.card import Card, Input, Mistake
 from minitransformer.verify.evaluate import Floats
 
-HINTON = ("Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, "
-          "arXiv:1503.02531")
+HINTON = (
+    "Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531"
+)
 SIZES = {"K": "C", "C": "C", "n": "C", "V": "C", "M": "C"}
 LOGITS = Input("z", ("C",), aliases=("x", "logits", "a", "o", "s"))
 TARGET = Input("y", ("C",), "simplex", aliases=("t", "q"))
@@ -126,9 +127,7 @@ CARDS = (
         torch="torch.nn.functional.cross_entropy(z[None], y[None])",
         kernel="minitransformer.kernels.cross_entropy.cross_entropy_forward",
         kernel_call="kernel(z[None], y[None], None)[0]",
-        mistakes=(
-            Mistake(r"\sum_{i=1}^{C} y_i \log p_i", "the sign is missing"),
-        ),
+        mistakes=(Mistake(r"\sum_{i=1}^{C} y_i \log p_i", "the sign is missing"),),
     ),
     Card(
         id="cross-entropy-probabilities",
@@ -138,8 +137,10 @@ CARDS = (
         latex=r"-\sum_{i=1}^{C} y_i \log p_i",
         source=GOODFELLOW,
         equation="(3.51)",
-        inputs=(Input("y", ("C",), "simplex", aliases=("t", "P")),
-                Input("p", ("C",), "simplex", aliases=("ŷ", "q", "y_hat", "Q"))),
+        inputs=(
+            Input("y", ("C",), "simplex", aliases=("t", "P")),
+            Input("p", ("C",), "simplex", aliases=("ŷ", "q", "y_hat", "Q")),
+        ),
         dims=("C",),
         output=(),
         sizes=SIZES,
@@ -176,12 +177,16 @@ CARDS = (
         latex=r"-(y \log p + (1 - y)\log(1 - p))",
         source=GOODFELLOW,
         equation="section 6.2.2.2",
-        inputs=(Input("y", (), "unit", aliases=("t",)),
-                Input("p", (), "unit", aliases=("ŷ", "q", "y_hat"))),
+        inputs=(
+            Input("y", (), "unit", aliases=("t",)),
+            Input("p", (), "unit", aliases=("ŷ", "q", "y_hat")),
+        ),
         output=(),
         reference=_binary,
         torch="torch.nn.functional.binary_cross_entropy(p, y)",
-        mistakes=(Mistake(r"-(y \log p + (1 - y)\log p)", "1 − p belongs in the second logarithm"),),
+        mistakes=(
+            Mistake(r"-(y \log p + (1 - y)\log p)", "1 − p belongs in the second logarithm"),
+        ),
     ),
     Card(
         id="label-smoothing",
@@ -189,11 +194,12 @@ CARDS = (
         aliases=("smoothed targets",),
         heads=("q'", "y'", "q", "ỹ", "q'(k)", "y_smooth"),
         latex=r"(1 - \epsilon) y + \frac{\epsilon}{K}",
-        source="Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, "
-        "arXiv:1512.00567",
+        source="Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, arXiv:1512.00567",
         equation="section 7, with the uniform u(k) = 1/K",
-        inputs=(Input("y", ("K",), "onehot", aliases=("δ", "q", "t", "δ_k,y", "y_k")),
-                Input("ε", (), "unit", aliases=("α", "eps", "ϵ"))),
+        inputs=(
+            Input("y", ("K",), "onehot", aliases=("δ", "q", "t", "δ_k,y", "y_k")),
+            Input("ε", (), "unit", aliases=("α", "eps", "ϵ")),
+        ),
         dims=("K",),
         output=("K",),
         sizes={"K": "K", "C": "K", "n": "K", "V": "K"},
@@ -201,12 +207,20 @@ CARDS = (
         torch="(1 - ε) * y + ε / K",
         properties=("the targets sum to one",),
         mistakes=(
-            Mistake(r"(1 - \epsilon) y + \epsilon", "the targets sum to more than one: "
-                    "ε is not divided by the number of classes", "ConvE#55"),
-            Mistake(r"(1 - \epsilon) y + \frac{1}{K}", "the targets sum to 2 − ε: the uniform "
-                    "part is not weighted by ε", "ConvE#55"),
-            Mistake(r"(1 - \epsilon) y + \frac{\epsilon}{K - 1}",
-                    "K − 1 belongs to the variant that skips the true class"),
+            Mistake(
+                r"(1 - \epsilon) y + \epsilon",
+                "the targets sum to more than one: ε is not divided by the number of classes",
+                "ConvE#55",
+            ),
+            Mistake(
+                r"(1 - \epsilon) y + \frac{1}{K}",
+                "the targets sum to 2 − ε: the uniform part is not weighted by ε",
+                "ConvE#55",
+            ),
+            Mistake(
+                r"(1 - \epsilon) y + \frac{\epsilon}{K - 1}",
+                "K − 1 belongs to the variant that skips the true class",
+            ),
         ),
     ),
     Card(
@@ -225,8 +239,10 @@ CARDS = (
         torch="torch.exp(-p.log().mean())",
         mistakes=(
             Mistake(r"\exp\left(-\sum_{i=1}^{N} \log p_i\right)", "not averaged over the tokens"),
-            Mistake(r"2^{-\frac{1}{N}\sum_{i=1}^{N} \log p_i}",
-                    "the base of the power is not that of the logarithm"),
+            Mistake(
+                r"2^{-\frac{1}{N}\sum_{i=1}^{N} \log p_i}",
+                "the base of the power is not that of the logarithm",
+            ),
         ),
     ),
     Card(
@@ -252,8 +268,10 @@ CARDS = (
         latex=r"\sum_{i=1}^{C} p_i \log\left(\frac{p_i}{q_i}\right)",
         source=GOODFELLOW,
         equation="(3.50)",
-        inputs=(Input("p", ("C",), "simplex", aliases=("P",)),
-                Input("q", ("C",), "simplex", aliases=("Q",))),
+        inputs=(
+            Input("p", ("C",), "simplex", aliases=("P",)),
+            Input("q", ("C",), "simplex", aliases=("Q",)),
+        ),
         dims=("C",),
         output=(),
         sizes=SIZES,
@@ -261,8 +279,10 @@ CARDS = (
         torch="torch.nn.functional.kl_div(q.log(), p, reduction='sum')",
         properties=("zero for equal distributions, positive otherwise",),
         mistakes=(
-            Mistake(r"\sum_{i=1}^{C} q_i \log\left(\frac{q_i}{p_i}\right)",
-                    "the two distributions are swapped: it is the reverse divergence"),
+            Mistake(
+                r"\sum_{i=1}^{C} q_i \log\left(\frac{q_i}{p_i}\right)",
+                "the two distributions are swapped: it is the reverse divergence",
+            ),
         ),
     ),
     Card(
@@ -273,9 +293,11 @@ CARDS = (
         latex=r"T^2 \sum_{i=1}^{C} p_i \log\left(\frac{p_i}{q_i}\right)",
         source=HINTON,
         equation="(1), and section 2 for the factor T²",
-        inputs=(Input("t", ("C",), aliases=("v", "z_t", "z^t")),
-                Input("s", ("C",), aliases=("z", "z_s", "z^s")),
-                Input("T", (), "positive", aliases=("τ", "temperature"))),
+        inputs=(
+            Input("t", ("C",), aliases=("v", "z_t", "z^t")),
+            Input("s", ("C",), aliases=("z", "z_s", "z^s")),
+            Input("T", (), "positive", aliases=("τ", "temperature")),
+        ),
         dims=("C",),
         output=(),
         sizes=SIZES,
@@ -284,10 +306,14 @@ CARDS = (
         torch="T ** 2 * torch.nn.functional.kl_div(torch.log_softmax(s / T, -1), "
         "torch.softmax(t / T, -1), reduction='sum')",
         mistakes=(
-            Mistake(r"\sum_{i=1}^{C} p_i \log\left(\frac{p_i}{q_i}\right)",
-                    "the factor T² is missing, so the gradient shrinks as 1/T²"),
-            Mistake(r"T \sum_{i=1}^{C} p_i \log\left(\frac{p_i}{q_i}\right)",
-                    "a factor T where T² belongs"),
+            Mistake(
+                r"\sum_{i=1}^{C} p_i \log\left(\frac{p_i}{q_i}\right)",
+                "the factor T² is missing, so the gradient shrinks as 1/T²",
+            ),
+            Mistake(
+                r"T \sum_{i=1}^{C} p_i \log\left(\frac{p_i}{q_i}\right)",
+                "a factor T where T² belongs",
+            ),
         ),
     ),
     Card(
@@ -310,9 +336,11 @@ CARDS = (
         reference=_dpo,
         torch="-torch.nn.functional.logsigmoid(β * (π_w / ρ_w).log() - β * (π_l / ρ_l).log())",
         mistakes=(
-            Mistake(r"-\log\sigma\left(\beta\log\frac{\pi_l}{\rho_l} - "
-                    r"\beta\log\frac{\pi_w}{\rho_w}\right)",
-                    "the preferred and the rejected answer are swapped"),
+            Mistake(
+                r"-\log\sigma\left(\beta\log\frac{\pi_l}{\rho_l} - "
+                r"\beta\log\frac{\pi_w}{\rho_w}\right)",
+                "the preferred and the rejected answer are swapped",
+            ),
         ),
     ),
     Card(
@@ -324,9 +352,11 @@ CARDS = (
         source="Mikolov et al., Distributed Representations of Words and Phrases, NeurIPS 2013, "
         "arXiv:1310.4546",
         equation="(4), the expectation replaced by the k drawn words N",
-        inputs=(Input("v", ("d",), aliases=("v_w_I", "v_c", "w")),
-                Input("u", ("d",), aliases=("v'_w_O", "u_o", "c")),
-                Input("N", ("k", "d"), aliases=("n",))),
+        inputs=(
+            Input("v", ("d",), aliases=("v_w_I", "v_c", "w")),
+            Input("u", ("d",), aliases=("v'_w_O", "u_o", "c")),
+            Input("N", ("k", "d"), aliases=("n",)),
+        ),
         dims=("d", "k"),
         output=(),
         sizes={"k": "k", "K": "k", "d": "d"},
@@ -334,8 +364,10 @@ CARDS = (
         torch="torch.nn.functional.logsigmoid(u @ v) + "
         "torch.nn.functional.logsigmoid(-N @ v).sum()",
         mistakes=(
-            Mistake(r"\log\sigma(u^T v) + \sum_{i=1}^{k} \log\sigma(N_i^T v)",
-                    "the negative words lack their sign"),
+            Mistake(
+                r"\log\sigma(u^T v) + \sum_{i=1}^{k} \log\sigma(N_i^T v)",
+                "the negative words lack their sign",
+            ),
         ),
     ),
     Card(
@@ -346,9 +378,13 @@ CARDS = (
         r"\log X_{ij}\right)^2",
         source="Pennington, Socher and Manning, GloVe, EMNLP 2014",
         equation="(8)",
-        inputs=(Input("X", ("n", "m"), "positive"), Input("w", ("n", "d"), aliases=("W",)),
-                Input("v", ("m", "d"), aliases=("w̃",)), Input("b", ("n",)),
-                Input("c", ("m",), aliases=("b̃",))),
+        inputs=(
+            Input("X", ("n", "m"), "positive"),
+            Input("w", ("n", "d"), aliases=("W",)),
+            Input("v", ("m", "d"), aliases=("w̃",)),
+            Input("b", ("n",)),
+            Input("c", ("m",), aliases=("b̃",)),
+        ),
         dims=("n", "m", "d"),
         output=(),
         sizes={"n": "n", "m": "m"},
@@ -358,8 +394,11 @@ CARDS = (
         torch="((X / (1 + X)) * (w @ v.T + b[:, None] + c - X.log()) ** 2).sum()",
         note="The weighting f is left open; `glove-weighting` is the published choice.",
         mistakes=(
-            Mistake(r"\sum_{i=1}^{n} \sum_{j=1}^{m} f(X_{ij}) \left(w_i^T v_j + b_i + c_j - "
-                    r"X_{ij}\right)^2", "the counts lack their logarithm"),
+            Mistake(
+                r"\sum_{i=1}^{n} \sum_{j=1}^{m} f(X_{ij}) \left(w_i^T v_j + b_i + c_j - "
+                r"X_{ij}\right)^2",
+                "the counts lack their logarithm",
+            ),
         ),
     ),
     Card(
@@ -369,8 +408,11 @@ CARDS = (
         latex=r"\min\left(1, (x/x_{max})^{\alpha}\right)",
         source="Pennington, Socher and Manning, GloVe, EMNLP 2014",
         equation="(9)",
-        inputs=(Input("x", (), "positive"), Input("x_max", (), "positive", aliases=("x_{max}",)),
-                Input("α", (), "positive", aliases=("alpha",))),
+        inputs=(
+            Input("x", (), "positive"),
+            Input("x_max", (), "positive", aliases=("x_{max}",)),
+            Input("α", (), "positive", aliases=("alpha",)),
+        ),
         signature=("x",),
         output=(),
         reference=_weighting,
@@ -390,8 +432,6 @@ CARDS = (
         sizes={"n": "n", "N": "n", "m": "n"},
         reference=_mse,
         torch="torch.nn.functional.mse_loss(p, y)",
-        mistakes=(
-            Mistake(r"\sum_{i=1}^{n} (y_i - p_i)^2", "a sum where the mean belongs"),
-        ),
+        mistakes=(Mistake(r"\sum_{i=1}^{n} (y_i - p_i)^2", "a sum where the mean belongs"),),
     ),
 )

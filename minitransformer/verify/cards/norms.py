@@ -123,8 +123,11 @@ CARDS = (
         reference=_variance,
         torch="x.var(correction=0)",
         mistakes=(
-            Mistake(r"\frac{1}{d-1}\sum_{i=1}^{d} (x_i - \mu)^2",
-                    "the unbiased variance, divided by d − 1", "annotated-transformer#119"),
+            Mistake(
+                r"\frac{1}{d-1}\sum_{i=1}^{d} (x_i - \mu)^2",
+                "the unbiased variance, divided by d − 1",
+                "annotated-transformer#119",
+            ),
             Mistake(r"\sum_{i=1}^{d} (x_i - \mu)^2", "a sum where the mean belongs"),
         ),
     ),
@@ -144,8 +147,11 @@ CARDS = (
         reference=lambda m, sizes, x: m.sqrt(_variance(m, sizes, x)),
         torch="x.std(correction=0)",
         mistakes=(
-            Mistake(r"\sqrt{\frac{1}{d-1}\sum_{i=1}^{d} (x_i - \mu)^2}",
-                    "the unbiased deviation, divided by d − 1", "annotated-transformer#119"),
+            Mistake(
+                r"\sqrt{\frac{1}{d-1}\sum_{i=1}^{d} (x_i - \mu)^2}",
+                "the unbiased deviation, divided by d − 1",
+                "annotated-transformer#119",
+            ),
         ),
     ),
     Card(
@@ -168,15 +174,25 @@ CARDS = (
         kernel_call="kernel(x, γ, β, eps=float(ε))[0]",
         properties=("unchanged by a shift of x",),
         mistakes=(
-            Mistake(r"\gamma \odot \frac{x - \mu}{\sigma + \epsilon} + \beta",
-                    "ε stands outside the root"),
-            Mistake(r"\gamma \odot \frac{x-\mu}{\sqrt{\frac{1}{d-1}\sum_{i=1}^{d}(x_i-\mu)^2}"
-                    r" + \epsilon} + \beta",
-                    "unbiased variance, and ε outside the root", "annotated-transformer#119"),
-            Mistake(r"\gamma \odot \frac{x-\mu}{\sqrt{\frac{1}{d-1}\sum_{i=1}^{d}(x_i-\mu)^2"
-                    r" + \epsilon}} + \beta", "the variance is the unbiased one"),
-            Mistake(r"\gamma \odot \frac{x - \mu}{\sigma^2 + \epsilon} + \beta",
-                    "the variance is used without its root"),
+            Mistake(
+                r"\gamma \odot \frac{x - \mu}{\sigma + \epsilon} + \beta",
+                "ε stands outside the root",
+            ),
+            Mistake(
+                r"\gamma \odot \frac{x-\mu}{\sqrt{\frac{1}{d-1}\sum_{i=1}^{d}(x_i-\mu)^2}"
+                r" + \epsilon} + \beta",
+                "unbiased variance, and ε outside the root",
+                "annotated-transformer#119",
+            ),
+            Mistake(
+                r"\gamma \odot \frac{x-\mu}{\sqrt{\frac{1}{d-1}\sum_{i=1}^{d}(x_i-\mu)^2"
+                r" + \epsilon}} + \beta",
+                "the variance is the unbiased one",
+            ),
+            Mistake(
+                r"\gamma \odot \frac{x - \mu}{\sigma^2 + \epsilon} + \beta",
+                "the variance is used without its root",
+            ),
         ),
     ),
     Card(
@@ -238,10 +254,14 @@ CARDS = (
         kernel="minitransformer.kernels.rms_norm.rms_norm_forward",
         kernel_call="kernel(x, γ, eps=float(ε))[0]",
         mistakes=(
-            Mistake(r"\frac{x}{\sqrt{\frac{1}{d}\sum_{i=1}^{d} x_i^2} + \epsilon} \odot \gamma",
-                    "ε stands outside the root"),
-            Mistake(r"\frac{x}{\sqrt{\sum_{i=1}^{d} x_i^2 + \epsilon}} \odot \gamma",
-                    "a sum of squares where their mean belongs"),
+            Mistake(
+                r"\frac{x}{\sqrt{\frac{1}{d}\sum_{i=1}^{d} x_i^2} + \epsilon} \odot \gamma",
+                "ε stands outside the root",
+            ),
+            Mistake(
+                r"\frac{x}{\sqrt{\sum_{i=1}^{d} x_i^2 + \epsilon}} \odot \gamma",
+                "a sum of squares where their mean belongs",
+            ),
         ),
     ),
     Card(
@@ -270,8 +290,10 @@ CARDS = (
         source=IOFFE,
         equation="algorithm 1",
         inputs=(
-            Input("x", ("m",), aliases=("X",)), Input("γ", aliases=("g", "gamma")),
-            Input("β", aliases=("b", "beta")), EPSILON,
+            Input("x", ("m",), aliases=("X",)),
+            Input("γ", aliases=("g", "gamma")),
+            Input("β", aliases=("b", "beta")),
+            EPSILON,
         ),
         signature=("x",),
         dims=("m",),
@@ -289,8 +311,9 @@ CARDS = (
         torch="torch.nn.functional.batch_norm(x[:, None], None, None, γ[None], β[None], "
         "training=True, eps=float(ε))[:, 0]",
         mistakes=(
-            Mistake(r"\gamma \frac{x - \mu}{\sigma + \epsilon} + \beta",
-                    "ε stands outside the root"),
+            Mistake(
+                r"\gamma \frac{x - \mu}{\sigma + \epsilon} + \beta", "ε stands outside the root"
+            ),
         ),
     ),
 )

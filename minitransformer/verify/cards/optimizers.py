@@ -10,8 +10,9 @@ from minitransformer.verify.cards.card import Card, Input, Mistake
 from minitransformer.verify.evaluate import Floats
 
 KINGMA = "Kingma and Ba, Adam, ICLR 2015, arXiv:1412.6980"
-LOSHCHILOV = "Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019, " \
-    "arXiv:1711.05101"
+LOSHCHILOV = (
+    "Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019, arXiv:1711.05101"
+)
 
 ADAM_INPUTS = (
     Input("θ", aliases=("θ_t-1", "w", "w_t-1", "p", "θ_{t-1}")),
@@ -39,14 +40,37 @@ def _moments(m: Floats, g: Any, m0: Any, v0: Any, t: Any, b1: Any, b2: Any) -> t
     return first / (1 - m.power(b1, t)), second / (1 - m.power(b2, t))
 
 
-def _adam(m: Floats, sizes: Any, p: Any, g: Any, m0: Any, v0: Any, t: Any, lr: Any, b1: Any,
-          b2: Any, eps: Any) -> Any:
+def _adam(
+    m: Floats,
+    sizes: Any,
+    p: Any,
+    g: Any,
+    m0: Any,
+    v0: Any,
+    t: Any,
+    lr: Any,
+    b1: Any,
+    b2: Any,
+    eps: Any,
+) -> Any:
     first, second = _moments(m, g, m0, v0, t, b1, b2)
     return p - lr * first / (m.sqrt(second) + eps)
 
 
-def _adamw(m: Floats, sizes: Any, p: Any, g: Any, m0: Any, v0: Any, t: Any, lr: Any, b1: Any,
-           b2: Any, eps: Any, decay: Any) -> Any:
+def _adamw(
+    m: Floats,
+    sizes: Any,
+    p: Any,
+    g: Any,
+    m0: Any,
+    v0: Any,
+    t: Any,
+    lr: Any,
+    b1: Any,
+    b2: Any,
+    eps: Any,
+    decay: Any,
+) -> Any:
     first, second = _moments(m, g, m0, v0, t, b1, b2)
     return p - lr * decay * p - lr * first / (m.sqrt(second) + eps)
 
@@ -137,12 +161,18 @@ CARDS = (
         reference=_adam,
         torch="adam(θ, g, m, v, t, α, β_1, β_2, ε)",
         mistakes=(
-            Mistake(r"\theta - \alpha \frac{\hat{m}_t}{\sqrt{\hat{v}_t + \epsilon}}",
-                    "ε stands inside the root"),
-            Mistake(r"\theta - \alpha \frac{m_t}{\sqrt{v_t} + \epsilon}",
-                    "the moments are not corrected for their start at zero"),
-            Mistake(r"\theta - \alpha \frac{\hat{m}_t}{\hat{v}_t + \epsilon}",
-                    "the second moment lacks its root"),
+            Mistake(
+                r"\theta - \alpha \frac{\hat{m}_t}{\sqrt{\hat{v}_t + \epsilon}}",
+                "ε stands inside the root",
+            ),
+            Mistake(
+                r"\theta - \alpha \frac{m_t}{\sqrt{v_t} + \epsilon}",
+                "the moments are not corrected for their start at zero",
+            ),
+            Mistake(
+                r"\theta - \alpha \frac{\hat{m}_t}{\hat{v}_t + \epsilon}",
+                "the second moment lacks its root",
+            ),
         ),
     ),
     Card(
@@ -220,10 +250,15 @@ CARDS = (
         reference=_adamw,
         torch="adam(θ, g, m, v, t, α, β_1, β_2, ε, decay=λ)",
         mistakes=(
-            Mistake(r"\theta - \alpha\frac{\hat{m}_t}{\sqrt{\hat{v}_t} + \epsilon} + "
-                    r"\alpha\lambda\theta", "the decay has the wrong sign"),
-            Mistake(r"\theta - \alpha\frac{\hat{m}_t + \lambda\theta}{\sqrt{\hat{v}_t} + \epsilon}",
-                    "the decay is divided by the second moment, as in Adam with L2"),
+            Mistake(
+                r"\theta - \alpha\frac{\hat{m}_t}{\sqrt{\hat{v}_t} + \epsilon} + "
+                r"\alpha\lambda\theta",
+                "the decay has the wrong sign",
+            ),
+            Mistake(
+                r"\theta - \alpha\frac{\hat{m}_t + \lambda\theta}{\sqrt{\hat{v}_t} + \epsilon}",
+                "the decay is divided by the second moment, as in Adam with L2",
+            ),
         ),
     ),
     Card(
@@ -234,10 +269,13 @@ CARDS = (
         latex=r"\theta - \alpha(\mu b + g)",
         source="Sutskever et al., On the Importance of Initialization and Momentum, ICML 2013",
         equation="(1) and (2), in PyTorch's form",
-        inputs=(Input("θ", aliases=("θ_t-1", "w", "w_t-1")),
-                Input("b", aliases=("b_t-1", "u", "v_t-1")), Input("g", aliases=("g_t",)),
-                Input("α", (), "positive", aliases=("η", "lr", "γ")),
-                Input("μ", (), "unit", aliases=("momentum", "ρ"))),
+        inputs=(
+            Input("θ", aliases=("θ_t-1", "w", "w_t-1")),
+            Input("b", aliases=("b_t-1", "u", "v_t-1")),
+            Input("g", aliases=("g_t",)),
+            Input("α", (), "positive", aliases=("η", "lr", "γ")),
+            Input("μ", (), "unit", aliases=("momentum", "ρ")),
+        ),
         output=(),
         dims=(),
         shapes=({}, {}, {}),
@@ -254,8 +292,10 @@ CARDS = (
         source="Pascanu, Mikolov and Bengio, On the Difficulty of Training Recurrent Neural "
         "Networks, ICML 2013, arXiv:1211.5063",
         equation="algorithm 1",
-        inputs=(Input("g", ("n",), aliases=("grad", "∇")),
-                Input("c", (), "positive", aliases=("C", "τ", "max_norm", "threshold", "θ"))),
+        inputs=(
+            Input("g", ("n",), aliases=("grad", "∇")),
+            Input("c", (), "positive", aliases=("C", "τ", "max_norm", "threshold", "θ")),
+        ),
         dims=("n",),
         output=("n",),
         sizes={"n": "n"},
@@ -275,17 +315,22 @@ CARDS = (
         latex=r"d_{model}^{-0.5} \min\left(s^{-0.5}, s\, w^{-1.5}\right)",
         source=VASWANI,
         equation="(3)",
-        inputs=(Input("s", (), "whole", aliases=("step", "step_num", "t", "stepnum")),
-                Input("w", (), "whole",
-                      aliases=("warmup", "warmup_steps", "warmup_step", "warmupsteps"))),
+        inputs=(
+            Input("s", (), "whole", aliases=("step", "step_num", "t", "stepnum")),
+            Input(
+                "w", (), "whole", aliases=("warmup", "warmup_steps", "warmup_step", "warmupsteps")
+            ),
+        ),
         dims=("d_model",),
         output=(),
         sizes={"d_model": "d_model", "d": "d_model"},
         reference=_noam,
         torch="d_model ** -0.5 * torch.minimum(s ** -0.5, s * w ** -1.5)",
         mistakes=(
-            Mistake(r"d_{model}^{-0.5} \min\left(s^{-0.5}, s\, w^{-0.5}\right)",
-                    "the warm-up exponent is −1.5, so that the two branches meet"),
+            Mistake(
+                r"d_{model}^{-0.5} \min\left(s^{-0.5}, s\, w^{-0.5}\right)",
+                "the warm-up exponent is −1.5, so that the two branches meet",
+            ),
             Mistake(r"d_{model}^{-0.5} \max\left(s^{-0.5}, s\, w^{-1.5}\right)", "max for min"),
         ),
     ),
@@ -297,10 +342,12 @@ CARDS = (
         latex=r"a + \frac{1}{2}(b - a)\left(1 + \cos\left(\frac{t}{T}\pi\right)\right)",
         source="Loshchilov and Hutter, SGDR, ICLR 2017, arXiv:1608.03983",
         equation="(5)",
-        inputs=(Input("a", (), "positive", aliases=("η_min", "η_{min}")),
-                Input("b", (), "positive", aliases=("η_max", "η_{max}")),
-                Input("t", (), "positive", aliases=("T_cur", "T_{cur}")),
-                Input("T", (), "positive", aliases=("T_i", "T_max", "T_{max}"))),
+        inputs=(
+            Input("a", (), "positive", aliases=("η_min", "η_{min}")),
+            Input("b", (), "positive", aliases=("η_max", "η_{max}")),
+            Input("t", (), "positive", aliases=("T_cur", "T_{cur}")),
+            Input("T", (), "positive", aliases=("T_i", "T_max", "T_{max}")),
+        ),
         output=(),
         dims=(),
         shapes=({}, {}, {}),
@@ -319,8 +366,14 @@ CARDS = (
         inputs=(),
         dims=("n_in", "n_out"),
         output=(),
-        sizes={"n_in": "n_in", "n_out": "n_out", "n_j": "n_in", "n_j+1": "n_out",
-               "fan_in": "n_in", "fan_out": "n_out"},
+        sizes={
+            "n_in": "n_in",
+            "n_out": "n_out",
+            "n_j": "n_in",
+            "n_j+1": "n_out",
+            "fan_in": "n_in",
+            "fan_out": "n_out",
+        },
         reference=_xavier,
         torch="torch.tensor(6 / (n_in + n_out), dtype=torch.float64).sqrt()",
     ),
@@ -362,9 +415,11 @@ CARDS = (
         latex=r"\frac{m \odot x}{1 - p}",
         source="Srivastava et al., Dropout, JMLR 15, 2014",
         equation="section 10: weights scaled while training instead of at test time",
-        inputs=(Input("x", ("n",), aliases=("h", "y")),
-                Input("m", ("n",), "bool", aliases=("mask", "r", "M")),
-                Input("p", (), "unit", aliases=("rate",))),
+        inputs=(
+            Input("x", ("n",), aliases=("h", "y")),
+            Input("m", ("n",), "bool", aliases=("mask", "r", "M")),
+            Input("p", (), "unit", aliases=("rate",)),
+        ),
         dims=("n",),
         output=("n",),
         sizes={"n": "n"},
@@ -384,16 +439,23 @@ CARDS = (
         r" + \sigma C z\right)",
         source="Abadi et al., Deep Learning with Differential Privacy, CCS 2016, arXiv:1607.00133",
         equation="algorithm 1",
-        inputs=(Input("G", ("L", "d"), aliases=("g", "g_t")), Input("z", ("d",), aliases=("ξ",)),
-                Input("C", (), "positive"), Input("σ", (), "positive")),
+        inputs=(
+            Input("G", ("L", "d"), aliases=("g", "g_t")),
+            Input("z", ("d",), aliases=("ξ",)),
+            Input("C", (), "positive"),
+            Input("σ", (), "positive"),
+        ),
         dims=("L", "d"),
         output=("d",),
         sizes={"L": "L", "d": "d", "B": "L", "N": "L", "n": "L"},
         reference=_dp_sgd,
         torch="(sum(g * torch.clamp(C / g.norm(), max=1) for g in G) + σ * C * z) / L",
         mistakes=(
-            Mistake(r"\frac{1}{L}\left(\sum_{i=1}^{L} \frac{G_i}{\max\left(1, \frac{\|G_i\|_2}{C}"
-                    r"\right)} + \sigma z\right)", "the noise lacks its factor C"),
+            Mistake(
+                r"\frac{1}{L}\left(\sum_{i=1}^{L} \frac{G_i}{\max\left(1, \frac{\|G_i\|_2}{C}"
+                r"\right)} + \sigma z\right)",
+                "the noise lacks its factor C",
+            ),
         ),
     ),
     Card(
@@ -403,8 +465,12 @@ CARDS = (
         latex=r"W_0 x + B A x",
         source="Hu et al., LoRA, ICLR 2022, arXiv:2106.09685",
         equation="(3)",
-        inputs=(Input("W_0", ("d", "k"), aliases=("W",)), Input("B", ("d", "r")),
-                Input("A", ("r", "k")), Input("x", ("k",))),
+        inputs=(
+            Input("W_0", ("d", "k"), aliases=("W",)),
+            Input("B", ("d", "r")),
+            Input("A", ("r", "k")),
+            Input("x", ("k",)),
+        ),
         signature=("x",),
         dims=("d", "k", "r"),
         output=("d",),
@@ -421,8 +487,13 @@ CARDS = (
         latex=r"W_0 x + \frac{\alpha}{r} B A x",
         source="Hu et al., LoRA, ICLR 2022, arXiv:2106.09685",
         equation="section 4.1: the update of (3) scaled by α/r",
-        inputs=(Input("W_0", ("d", "k"), aliases=("W",)), Input("B", ("d", "r")),
-                Input("A", ("r", "k")), Input("x", ("k",)), Input("α", (), "positive")),
+        inputs=(
+            Input("W_0", ("d", "k"), aliases=("W",)),
+            Input("B", ("d", "r")),
+            Input("A", ("r", "k")),
+            Input("x", ("k",)),
+            Input("α", (), "positive"),
+        ),
         signature=("x",),
         dims=("d", "k", "r"),
         output=("d",),
@@ -430,8 +501,6 @@ CARDS = (
         derived={"ΔW": r"\frac{\alpha}{r} B A"},
         reference=_lora,
         torch="W_0 @ x + α / r * (B @ (A @ x))",
-        mistakes=(
-            Mistake(r"W_0 x + \frac{r}{\alpha} B A x", "the scale is inverted"),
-        ),
+        mistakes=(Mistake(r"W_0 x + \frac{r}{\alpha} B A x", "the scale is inverted"),),
     ),
 )

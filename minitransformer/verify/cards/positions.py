@@ -89,10 +89,13 @@ CARDS = (
         torch="torch.sin(pos / 10000 ** (2 * i / d_model))",
         alternatives=(r"\sin\left(pos \exp\left(-\frac{2i}{d_{model}}\log(10000)\right)\right)",),
         mistakes=(
-            Mistake(r"\sin\left(\frac{pos}{10000^{i/d_{model}}}\right)",
-                    "the exponent lacks its factor 2"),
-            Mistake(r"\cos\left(\frac{pos}{10000^{2i/d_{model}}}\right)",
-                    "sine and cosine are swapped"),
+            Mistake(
+                r"\sin\left(\frac{pos}{10000^{i/d_{model}}}\right)",
+                "the exponent lacks its factor 2",
+            ),
+            Mistake(
+                r"\cos\left(\frac{pos}{10000^{2i/d_{model}}}\right)", "sine and cosine are swapped"
+            ),
         ),
     ),
     Card(
@@ -110,8 +113,10 @@ CARDS = (
         torch="torch.cos(pos / 10000 ** (2 * i / d_model))",
         alternatives=(r"\cos\left(pos \exp\left(-\frac{2i}{d_{model}}\log(10000)\right)\right)",),
         mistakes=(
-            Mistake(r"\cos\left(\frac{pos}{10000^{(2i+1)/d_{model}}}\right)",
-                    "the odd components share the angle of the even ones"),
+            Mistake(
+                r"\cos\left(\frac{pos}{10000^{(2i+1)/d_{model}}}\right)",
+                "the odd components share the angle of the even ones",
+            ),
         ),
     ),
     Card(
@@ -123,8 +128,11 @@ CARDS = (
         r" \end{pmatrix} x",
         source=SU,
         equation="(13)",
-        inputs=(Input("x", ("2",), aliases=("q", "k")), Input("m", aliases=("pos", "n")),
-                Input("θ", aliases=("θ_i",))),
+        inputs=(
+            Input("x", ("2",), aliases=("q", "k")),
+            Input("m", aliases=("pos", "n")),
+            Input("θ", aliases=("θ_i",)),
+        ),
         signature=("x", "m"),
         dims=(),
         shapes=({}, {}),
@@ -134,8 +142,11 @@ CARDS = (
         "torch.sin(m * θ) * x[0] + torch.cos(m * θ) * x[1]])",
         properties=("lengths are kept", "⟨R_m q, R_n k⟩ depends on m − n alone"),
         mistakes=(
-            Mistake(r"\begin{pmatrix} \cos(m\theta) & \sin(m\theta) \\ -\sin(m\theta) & "
-                    r"\cos(m\theta) \end{pmatrix} x", "it rotates the other way"),
+            Mistake(
+                r"\begin{pmatrix} \cos(m\theta) & \sin(m\theta) \\ -\sin(m\theta) & "
+                r"\cos(m\theta) \end{pmatrix} x",
+                "it rotates the other way",
+            ),
         ),
     ),
     Card(
@@ -146,16 +157,21 @@ CARDS = (
         latex=r"x \odot C + \mathrm{rotate}(x) \odot S",
         source=SU,
         equation="(34)",
-        inputs=(Input("x", ("d",), aliases=("q", "k")),
-                Input("m", (), "whole", aliases=("pos", "position"))),
+        inputs=(
+            Input("x", ("d",), aliases=("q", "k")),
+            Input("m", (), "whole", aliases=("pos", "position")),
+        ),
         dims=("d",),
         shapes=EVEN_SHAPES,
         output=("d",),
         sizes={"d": "d"},
         derived={"C": r"\mathrm{costable}(x, m)", "S": r"\mathrm{sintable}(x, m)"},
         functions={"costable": _cos_table, "sintable": _sin_table, "rotate": _rotate_pairs},
-        function_dims={"costable": lambda x, m: x, "sintable": lambda x, m: x,
-                       "rotate": lambda x: x},
+        function_dims={
+            "costable": lambda x, m: x,
+            "sintable": lambda x, m: x,
+            "rotate": lambda x: x,
+        },
         reference=_rotary,
         torch="(lambda t: torch.stack([x[0::2] * t.cos() - x[1::2] * t.sin(), "
         "x[1::2] * t.cos() + x[0::2] * t.sin()], -1).flatten())"

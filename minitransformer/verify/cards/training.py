@@ -16,8 +16,10 @@ from minitransformer.verify.evaluate import Floats
 RADFORD = "Radford et al., Language Models are Unsupervised Multitask Learners, 2019"
 DEVLIN = "Devlin et al., BERT, NAACL 2019, arXiv:1810.04805"
 DOSOVITSKIY = "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, arXiv:2010.11929"
-XIONG = "Xiong et al., On Layer Normalization in the Transformer Architecture, ICML 2020, " \
+XIONG = (
+    "Xiong et al., On Layer Normalization in the Transformer Architecture, ICML 2020, "
     "arXiv:2002.04745"
+)
 KAPLAN = "Kaplan et al., Scaling Laws for Neural Language Models, 2020, arXiv:2001.08361"
 
 
@@ -67,11 +69,11 @@ def _same(dims: Dims) -> Dims:
     return dims
 
 
-NORMS: dict[str, Callable[..., Any]] = {k: _norm for k in ("LayerNorm", "LN", "Norm", "layernorm")}
-ATTENTIONS: dict[str, Callable[..., Any]] = {
-    k: _sublayer for k in ("Sublayer", "F", "sublayer", "Attention", "MSA", "MHA", "SelfAttention",
-                           "Attn", "MultiHead")}  # fmt: skip
-MLPS: dict[str, Callable[..., Any]] = {k: _other for k in ("FFN", "MLP", "FeedForward")}
+NORMS: dict[str, Callable[..., Any]] = dict.fromkeys(
+    ("LayerNorm", "LN", "Norm", "layernorm"), _norm
+)
+ATTENTIONS: dict[str, Callable[..., Any]] = dict.fromkeys(("Sublayer", "F", "sublayer", "Attention", "MSA", "MHA", "SelfAttention", "Attn", "MultiHead"), _sublayer)  # fmt: skip
+MLPS: dict[str, Callable[..., Any]] = dict.fromkeys(("FFN", "MLP", "FeedForward"), _other)
 RESIDUAL = {**NORMS, **ATTENTIONS}
 BLOCK = {**NORMS, **ATTENTIONS, **MLPS}
 STREAM = Input("x", ("d",), aliases=("x_l", "X", "x_l-1", "z_l-1"))
@@ -147,8 +149,10 @@ CARDS = (
         torch="layer_norm_1(x + sublayer(x))",
         mistakes=(
             Mistake(r"\mathrm{LayerNorm}(\mathrm{Sublayer}(x))", "the residual is missing"),
-            Mistake(r"x + \mathrm{LayerNorm}(\mathrm{Sublayer}(x))",
-                    "the norm is inside the branch, after the sublayer"),
+            Mistake(
+                r"x + \mathrm{LayerNorm}(\mathrm{Sublayer}(x))",
+                "the norm is inside the branch, after the sublayer",
+            ),
         ),
     ),
     Card(
@@ -178,8 +182,11 @@ CARDS = (
         inputs=(STREAM,),
         dims=("d",),
         output=("d",),
-        derived={"h": r"x + \mathrm{MSA}(\mathrm{LN}(x))", "z'": r"x + \mathrm{MSA}(\mathrm{LN}(x))",
-                 "x'": r"x + \mathrm{MSA}(\mathrm{LN}(x))"},
+        derived={
+            "h": r"x + \mathrm{MSA}(\mathrm{LN}(x))",
+            "z'": r"x + \mathrm{MSA}(\mathrm{LN}(x))",
+            "x'": r"x + \mathrm{MSA}(\mathrm{LN}(x))",
+        },
         functions=BLOCK,
         function_dims=dict.fromkeys(BLOCK, _same),
         reference=_gpt_block,

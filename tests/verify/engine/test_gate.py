@@ -13,7 +13,6 @@ import re
 
 import numpy as np
 import pytest
-from tests.verify.engine.plain import Refused, plain
 
 from minitransformer.verify.binding import bind
 from minitransformer.verify.cards import cards
@@ -21,6 +20,7 @@ from minitransformer.verify.compare import battery
 from minitransformer.verify.decide import EQUALS, decide, vocabulary
 from minitransformer.verify.repair import edits
 from minitransformer.verify.verdict import Verdict
+from tests.verify.engine.plain import Refused, plain
 
 FIRST, SECOND = 10, 8  # second layer: so many edits of so many first edits
 CONVICTIONS = frozenset(
@@ -97,8 +97,10 @@ def test_every_mutant_is_convicted(card, count):
             count["mutants of cards: convicted"] += 1
         elif finding.verdict in EQUALS and is_identity(card, mutant):
             count["mutants of cards: equal, as a second evaluator says"] += 1
-        elif finding.verdict in EQUALS and is_identity(card, mutant) is None and all(
-            NEUTRAL.match(step) for step in says.split("; ")
+        elif (
+            finding.verdict in EQUALS
+            and is_identity(card, mutant) is None
+            and all(NEUTRAL.match(step) for step in says.split("; "))
         ):
             count["mutants of cards: equal, beyond the second evaluator"] += 1
         elif finding.verdict is Verdict.EQUAL_UP_TO and finding.detail.startswith("transpose"):

@@ -1,0 +1,247 @@
+"""Decide whether a Python function on arrays computes a card."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minitransformer.verify import explain, shrink
+from minitransformer.verify.cards import find
+from minitransformer.verify.cards.card import Card
+from minitransformer.verify.compare import (
+    BITS,
+    Compute,
+    Outcome,
+    battery,
+    discrepancy,
+    settle,
+)
+from minitransformer.verify.evaluate import FLOATS, CannotEvaluate, Point
+from minitransformer.verify.judge import (
+    answer,
+    approximation,
+    as_texts,
+    certificate,
+    known_mistakes,
+)
+from minitransformer.verify.verdict import Counterexample, Finding, Verdict
+
+
+def decide_function(fn: Callable[..., Any], card: Card | str) -> Finding:
+    """Decide whether a Python function on NumPy arrays computes a card.
+
+    The function is called with the card's inputs in order, or by name where its
+    parameters are named like them. It runs in float64 and, unmodified, on object arrays
+    of balls; constants it rounds itself (``np.sqrt(3)``) limit the agreement to about
+    50 bits, and a difference counts only well above that.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes arrays, returns an array.
+    card : Card or str
+        What to compare with, or its name.
+    """
+    card = find(card) if isinstance(card, str) else card
+    wanted = _arguments(fn, card)
+    reading = f"{getattr(fn, '__name__', 'function')}({', '.join(wanted)})"
+    worst = 0.0
+    exact = True
+    shapes = set()
+    probes = battery(card)
+    compute = _function_value(fn, card, wanted)
+    for probe in probes:
+        try:
+            raw = np.asarray(compute(probe.point, FLOATS))
+            value = raw.astype(np.float64)
+        except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
+            return answer(
+                card, Verdict.DIFFERENT, reading, explanation=f"It fails on a valid input: {error}."
+            )
+        if value.shape != probe.floats.shape:
+            return answer(
+                card,
+                Verdict.WRONG_SHAPE,
+                reading,
+                detail=f"{value.shape}, not {probe.floats.shape}",
+                explanation=f"It returns shape {value.shape} where {card.name} has "
+                f"{probe.floats.shape}.",
+            )
+        if not np.isfinite(probe.floats).all():
+            continue
+        gap = discrepancy(value, probe.floats)
+        shapes.add(tuple(sorted(probe.point.sizes.items())))
+        # A function that computes in a shorter format cannot agree better than that format.
+        short = raw.dtype.kind == "f" and raw.dtype.itemsize < 8
+        if gap > (64 * float(np.finfo(raw.dtype).eps) if short else 1e-9):
+            return _function_differs(compute, card, probe, reading)
+        worst = max(worst, gap)
+    bits = 50
+    for probe in probes:
+        try:
+            kind, found = settle(compute, probe, probe.point)
+        except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError):
+            exact = False
+            break
+        if kind != "equal":
+            exact = False
+            break
+        bits = min(200, found) if exact else 50
+    if len(shapes) < 2 and card.dims:
+        return answer(
+            card,
+            Verdict.UNDER_SPECIFIED,
+            reading,
+            explanation="Fewer than two shapes could be compared.",
+        )
+    bits = BITS if exact else min(50, int(-math.log2(worst)) if worst else 50)
+    return answer(
+        card,
+        Verdict.EQUAL_SUPPORTED,
+        reading,
+        detail=f"{len(probes)} points, {bits} bits",
+        witnesses={
+            "points": len(probes),
+            "shapes": len(shapes),
+            "bits": bits,
+            "max_relative_error": worst,
+        },
+    )
+
+
+def _arguments(fn: Callable[..., Any], card: Card) -> tuple[str, ...]:
+    """Return the card's inputs in the order of a function's parameters."""
+    order = tuple(i.name for i in card.inputs)
+    try:
+        parameters = [
+            p
+            for p in inspect.signature(fn).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+    except (TypeError, ValueError):
+        return order
+    named = []
+    for p in parameters:
+        found = card.bind(p.name) or card.bind(p.name.upper()) or card.bind(greek(p.name))
+        if found is None:
+            break
+        named.append(found.name)
+    if len(named) >= len(order) and len(set(named[: len(order)])) == len(order):
+        return tuple(named[: len(order)])
+    return order
+
+
+def greek(name: str) -> str:
+    letters = {"gamma": "γ", "beta": "β", "eps": "ε", "epsilon": "ε", "alpha": "α", "theta": "θ",
+               "sigma": "σ", "mu": "μ", "beta1": "β_1", "beta2": "β_2", "lam": "λ"}  # fmt: skip
+    return letters.get(name.lower(), name)
+
+
+def _function_value(fn: Callable[..., Any], card: Card, wanted: tuple[str, ...]) -> Compute:
+    def compute(point: Point, m: Any) -> Any:
+        values = [m.array(point.inputs[k]) for k in wanted]
+        values = [
+            np.array(v)
+            if isinstance(v, np.ndarray) and v.ndim
+            else (v.item() if hasattr(v, "item") else v)
+            for v in values
+        ]
+        with np.errstate(all="ignore"):
+            return fn(*values)
+
+    return compute
+
+
+def _function_differs(compute: Compute, card: Card, probe: Any, reading: str) -> Finding:
+    up_to = _rotated(compute, card)
+    if up_to:
+        return answer(card, Verdict.EQUAL_UP_TO, reading, detail=up_to[0], explanation=up_to[1])
+    near = approximation(compute, card)
+    if near:
+        return answer(card, Verdict.APPROXIMATES, reading, detail=near[0], explanation=near[1])
+    small = shrink.shrink(card, compute, probe.point)
+    outcome = Outcome("different", probe=probe, point=probe.point)
+    try:
+        counter = certificate(compute, card, small, outcome)
+    except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError):
+        counter = _uncertified(compute, card, small, probe.seed)
+    verdict = (
+        Verdict.DIFFERENT_CERTIFIED if counter.certificate.get("disjoint") else Verdict.DIFFERENT
+    )
+    found = shrink.coincidences(
+        card, lambda p: discrepancy(compute(p, FLOATS), card.value(FLOATS, p)) < 1e-9
+    )
+    said: list[str] = []
+    equals = ""
+    extra: dict[str, Any] = {}
+    if {"Q", "K"} <= {x.name for x in card.inputs}:
+        fit = explain.fit_attention(card, compute, probe.point)
+        if fit is not None and fit.inner is not None:
+            outer = fit.outer.text()
+            unit = fit.outer.exponent == 0 and abs(fit.outer.coefficient - 1) < 1e-9
+            equals = f"attention with scale {fit.inner.text()}"
+            equals = equals if unit else f"{outer} times {equals}"
+            said.append(f"It equals {equals}.")
+            extra["row_sum"] = outer
+    if not equals:
+        ratio = explain.constant_ratio(card, compute, battery(card))
+        if ratio is not None:
+            equals = f"{explain.neat(ratio)} times {card.name}"
+            said.append(f"It is {equals}.")
+    known = explain.resembles(known_mistakes(card), compute, battery(card))
+    if known:
+        where = f" (seen in {known[1]})" if known[1] else ""
+        said.append(f"A known mistake: {known[0]}{where}.")
+        extra["mistake"] = {"says": known[0], "seen": known[1]}
+    return answer(
+        card,
+        verdict,
+        reading,
+        counterexample=counter,
+        coincidences=found,
+        explanation=" ".join(said),
+        equals_instead=equals,
+        witnesses=extra,
+    )
+
+
+def _uncertified(compute: Compute, card: Card, point: Point, seed: int) -> Counterexample:
+    return Counterexample(
+        {k: as_texts(v) for k, v in point.inputs.items()},
+        np.asarray(compute(point, FLOATS), dtype=np.float64).tolist(),
+        np.asarray(card.value(FLOATS, point)).tolist(),
+        {
+            "sizes": dict(point.sizes),
+            "seed": seed,
+            "disjoint": False,
+            "why": "the function does not run on exact balls",
+        },
+    )
+
+
+def _rotated(compute: Compute, card: Card) -> tuple[str, str] | None:
+    """Return whether a function is the card after a fixed permutation of components."""
+    if "permutation" not in card.up_to:
+        return None
+    vector = card.inputs[0].name
+    for probe in battery(card)[:4]:
+        point = probe.point
+        x = point.inputs[vector]
+        n = len(x)
+        order = [*range(0, n, 2), *range(1, n, 2)]  # pairs to halves
+        moved = Point({**point.inputs, vector: x[order]}, point.sizes, point.functions)
+        try:
+            value = np.asarray(compute(moved, FLOATS), dtype=np.float64)
+        except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+            return None
+        if discrepancy(value, probe.floats[order]) > 1e-9:
+            return None
+    return (
+        "permutation",
+        f"It is {card.name} with components stored by halves instead of by pairs: "
+        "the same map after a fixed permutation.",
+    )
