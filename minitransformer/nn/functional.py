@@ -231,11 +231,10 @@ def embedding(
         raise RuntimeError(f"'weight' must be 2-D, found shape {tuple(weight.shape)}")
     rows = weight.shape[0]
     _check_range("embedding", "input", input, rows, "the number of embeddings")
-    if padding_idx is not None:
-        if not -rows <= padding_idx < rows:
-            raise ValueError(
-                f"embedding: padding_idx {padding_idx} must be within the {rows} embeddings"
-            )
+    if padding_idx is not None and not -rows <= padding_idx < rows:
+        raise ValueError(
+            f"embedding: padding_idx {padding_idx} must be within the {rows} embeddings"
+        )
     return record(  # type: ignore[no-any-return]
         _embedding.embedding_forward,
         _embedding.embedding_backward,

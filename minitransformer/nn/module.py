@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ..autograd import Tensor, no_grad, record
-from ..backend import array_module
+from ..backend import device_of, to_device
 
 __all__ = ["Module", "Parameter", "RemovableHandle"]
 
@@ -46,7 +46,7 @@ class Parameter(Tensor):
         super().__init__(data.array if isinstance(data, Tensor) else data)
         self.requires_grad = requires_grad
 
-    def __repr__(self, *_: object) -> str:
+    def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
@@ -111,13 +111,13 @@ def _indent(text: str, spaces: int) -> str:
     return "\n".join([first, *(" " * spaces + line for line in rest)])
 
 
-def as_host_array(value: Any) -> Any:
+def raw_array(value: Any) -> Any:
     """Array behind a Tensor, a NumPy or CuPy array, or a PyTorch tensor (never imported).
 
     Examples
     --------
     >>> import numpy as np
-    >>> as_host_array(np.ones(2))
+    >>> raw_array(np.ones(2))
     array([1., 1.])
     """
     if isinstance(value, Tensor):
@@ -551,10 +551,11 @@ class Module:
                     if tensor is None or id(tensor) in seen:
                         continue
                     seen.add(id(tensor))
-                    gradient = tensor.grad
-                    tensor.data = fn(tensor.detach())
-                    if gradient is not None:
-                        tensor.grad = fn(gradient)
+                    changed = fn(tensor.detach())
+                    if changed.array is not tensor.array:
+                        tensor.data = changed
+                    if tensor.grad is not None:
+                        tensor.grad = fn(tensor.grad)
         return self
 
     def to(self: M, *args: Any, **kwargs: Any) -> M:
@@ -685,7 +686,7 @@ class Module:
             if key not in state_dict:
                 continue
             try:
-                array = as_host_array(state_dict[key])
+                array = raw_array(state_dict[key])
             except TypeError as error:
                 problems.append(f"wrong type for {key}: {error}.")
                 continue
@@ -848,8 +849,7 @@ def _fill(tensor: Tensor, array: Any, assign: bool) -> None:
     if assign:
         tensor.data = Tensor(array)
     else:
-        xp = array_module(tensor.array)
-        tensor.array[...] = xp.asarray(array)
+        tensor.array[...] = to_device(array, device_of(tensor.array))
         tensor.version[0] += 1
 
 

@@ -96,10 +96,10 @@ def clip_grads_with_norm_(
     foreach : bool, optional
         Accepted and without effect.
     """
-    scale = min(1.0, float(max_norm) / (float(total_norm.array) + 1e-6))
-    if math.isnan(float(total_norm.array)):
-        scale = math.nan
-    if scale == 1.0:
+    xp = array_module(total_norm.array)
+    with quiet(xp):
+        scale = xp.minimum(float(max_norm) / (total_norm.array + 1e-6), 1.0)
+    if not total_norm.is_cuda and scale == 1.0:  # on a GPU looking costs more than scaling
         return
     for parameter in _as_list(parameters):
         if parameter.grad is not None:

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from ..autograd import Tensor, enable_grad, no_grad
-from ..backend import array_module
+from ..backend import array_module, device_of, to_device
 
 __all__ = ["Optimizer"]
 
@@ -259,5 +259,5 @@ def _adopted(value: Any, name: str, number: Any, param: Tensor) -> Any:
             f"loaded state dict holds {name!r} of shape {tuple(value.shape)} for parameter "
             f"{number}, which has shape {tuple(param.shape)}"
         )
-    xp = array_module(param.array)
-    return Tensor(xp.array(value, dtype=param.array.dtype, order="C"))
+    moved = to_device(value, device_of(param.array))
+    return Tensor(array_module(moved).array(moved, dtype=param.array.dtype, order="C"))

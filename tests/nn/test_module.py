@@ -183,7 +183,10 @@ def test_dtype_moves_keep_objects_and_integers() -> None:
     assert model.count.dtype == mt.int64
     model.to(mt.float32)
     assert weight.dtype == mt.float32
-    assert model.to("cpu") is model
+    out = model(mt.tensor([1])).sum()
+    assert model.to("cpu").float() is model
+    out.backward()  # a move to where everything is already changes nothing
+    model.zero_grad()
     model(mt.tensor([1])).sum().backward()
     before = weight.detach().clone()
     optimizer.step()
