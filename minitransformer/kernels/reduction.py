@@ -248,6 +248,8 @@ def max_forward(
 def max_backward(dout: tuple[Array, None], saved: Saved) -> tuple[Array]:
     """Return the gradient of `x`: `dout` of the values, at the first of equal elements."""
     indices, shape, axis = saved
+    if not shape:  # a lone number is its own extreme
+        return (dout[0],)
     xp = array_module(indices)
     dvalues = _spread(dout[0], shape, (axis,))
     places = xp.arange(shape[axis]).reshape((-1,) + (1,) * (len(shape) - axis - 1))
