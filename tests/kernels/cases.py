@@ -114,6 +114,11 @@ def apart(seed: int, *shape: int) -> Array:
     return exactly((order - size // 2) * 0.125 + 0.0625).reshape(shape)
 
 
+def unequal(seed: int, *shape: int) -> Array:
+    """As `apart`, and no two of one size and opposite sign."""
+    return exactly(apart(seed, *shape) + 0.015625)
+
+
 def away_from_zero(seed: int, *shape: int) -> Array:
     x = normal(seed, *shape)
     return exactly(np.where(x < 0, x - 0.125, x + 0.125))
@@ -330,7 +335,7 @@ def reductions(
     options |= {name: draw(strategy) for name, strategy in extra.items()}
     array = values(draw(seeds), *shape)
     problem = Problem((array,), options, draw(layouts_of(1)), draw(seeds))
-    return repeat_where_broadcast(problem) if values is not apart else problem
+    return problem if values in (apart, unequal) else repeat_where_broadcast(problem)
 
 
 @st.composite
@@ -430,7 +435,7 @@ def _reductions() -> list[Case]:
         Case(
             "norm",
             "reduction",
-            reductions(apart, ord=st.sampled_from([1.0, 2.0, 3.0, math.inf])),
+            reductions(unequal, ord=st.sampled_from([1.0, 2.0, 3.0, math.inf])),
             ref.norm,
             lambda x, *, ord, axis, keepdims: torch.linalg.vector_norm(
                 x, ord, _torch_axis(x, axis), keepdim=keepdims
@@ -482,7 +487,9 @@ head_sizes = st.sampled_from([1, 2, 5, 17, 40])
 @st.composite
 def matmul_problems(draw: Any) -> Problem:
     n, m, k = draw(st.integers(1, 6)), draw(st.integers(1, 6)), draw(st.integers(1, 9))
-    form = draw(st.sampled_from(["matrix", "batched", "vector-vector", "left", "right"]))
+    form = draw(
+        st.sampled_from(["batched", "matrix", "vector-vector", "left", "right", "inner", "batched"])
+    )
     if form == "vector-vector":
         shapes = [(k,), (k,)]
     elif form == "left":
@@ -491,6 +498,8 @@ def matmul_problems(draw: Any) -> Problem:
         shapes = [(*draw(st.sampled_from([(), (3,), (2, 3)])), n, k), (k,)]
     elif form == "matrix":
         shapes = [(n, k), (k, m)]
+    elif form == "inner":  # one factor repeated in the middle, the other in front
+        shapes = [(2, 1, 3, n, k), (4, 1, k, m)]
     else:
         one, two = draw(broadcastable())
         shapes = [(*one, n, k), (*two, k, m)]
@@ -976,9 +985,10 @@ def indexings(draw: Any) -> Problem:
                 (Ellipsis, 1),
                 (None, Ellipsis, slice(1, None)),
                 (slice(0, 0),),
-                (rng.integers(0, shape[0], 7),),  # repeats: gradients add up
+                (rng.integers(-shape[0], shape[0], 7),),  # repeats: gradients add up
                 (slice(None), rng.integers(-shape[1], shape[1], (2, 3))),
-                (rng.integers(0, shape[0], 4), rng.integers(0, shape[1], 4)),
+                (rng.integers(-shape[0], shape[0], 4), rng.integers(-shape[1], shape[1], 4)),
+                (rng.integers(0, shape[0], (2, 2)), rng.integers(0, shape[1], 2)),
                 (rng.random(shape) < 0.5,),
                 (rng.random(shape[0]) < 0.5, 1),
             ]
@@ -1104,6 +1114,9 @@ def flips(draw: Any, roll: bool = False) -> Problem:
     options: dict[str, Any] = {"axis": axes}
     if roll:
         options["shifts"] = tuple(draw(st.integers(-7, 7)) for _ in axes)
+        if draw(st.booleans()):  # one shift, of one axis or of all elements in a row
+            axis = draw(st.sampled_from([None, axes[0]]))
+            options = {"axis": axis, "shifts": options["shifts"][0]}
     return repeat_where_broadcast(
         Problem((normal(draw(seeds), *shape),), options, draw(layouts_of(1)), draw(seeds))
     )
@@ -1194,7 +1207,7 @@ def _shape_operations() -> list[Case]:
             "roll",
             flips(roll=True),
             lambda x, *, shifts, axis: np.roll(x, shifts, axis),
-            lambda x, *, shifts, axis: torch.roll(x, shifts, axis),
+            lambda x, *, shifts, axis: torch.roll(x, shifts, () if axis is None else axis),
             "Tensor.roll",
         ),
     ]

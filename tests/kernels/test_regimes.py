@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,8 @@ def both(name: str, *arrays: Any, dout: Any = None, **options: Any) -> tuple[Any
     """Output and gradients; ones arrive from above unless told."""
     out, saved = kernel(name).forward(*freeze(list(arrays)), **options)
     arriving = np.ones_like(out) if dout is None else dout
-    return out, kernel(name).backward(freeze(arriving), freeze(saved))
+    freeze(arriving)
+    return out, kernel(name).backward(arriving, freeze(saved))
 
 
 def heads(seed: int, L: int, S: int, E: int, Ev: int | None = None, H: int = 2, G: int = 2) -> Any:
@@ -473,6 +475,54 @@ def test_equal_extremes_share_or_take_the_gradient_as_in_pytorch() -> None:
         function(a, b).sum().backward()
         _, (da, db) = both(name, np.zeros(2), np.zeros(2))
         assert np.array_equal(da, a.grad.numpy()) and np.array_equal(db, b.grad.numpy())
+
+
+@both_dtypes
+def test_the_slope_of_relu_at_zero_is_zero(dtype: type) -> None:
+    out, (dx,) = both("relu", np.array([-0.0, 0.0, -1.0, 2.0], dtype))
+    assert out.tolist() == [0, 0, 0, 2] and dx.tolist() == [0, 0, 0, 1]
+
+
+@both_dtypes
+def test_logsumexp_of_infinities_and_large_values(dtype: type) -> None:
+    inf = np.inf
+    x = np.array([[1e4, 1e4, -1e4], [-inf, -inf, -inf], [inf, 0, 1], [-inf, 0, 1]], dtype)
+    out, (dx,) = both("logsumexp", x, axis=1, keepdims=False)
+    expected = torch.logsumexp(torch.from_numpy(x.copy()).double(), 1).numpy()
+    np.testing.assert_allclose(out, expected, rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(dx[[0, 3]].sum(1), 1, rtol=1e-3)
+    assert (dx[1] == 0).all() and dx[0].tolist()[2] == 0
+
+
+@both_dtypes
+def test_where_a_norm_or_a_deviation_is_zero_so_is_its_gradient(dtype: type) -> None:
+    x = np.zeros((2, 3), dtype)
+    for order in (1.0, 2.0, 3.0, math.inf):
+        out, (dx,) = both("norm", x, ord=order, axis=1, keepdims=False)
+        assert (out == 0).all() and (dx == 0).all()
+    out, (dx,) = both("std", x + 3, axis=1, correction=1, keepdims=False)
+    assert (out == 0).all() and (dx == 0).all()
+    with pytest.raises(ValueError, match="order"):
+        forward("norm", x, ord=0.0, axis=1, keepdims=False)
+
+
+def test_the_variance_of_too_few_is_pytorchs() -> None:
+    for number, correction in [(1, 1), (1, 0), (2, 2), (2, 3)]:
+        x = np.arange(number, dtype=np.float64)
+        with np.errstate(all="ignore"):
+            out = forward("var", x, axis=0, correction=correction, keepdims=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs = torch.var(torch.from_numpy(x), 0, correction=correction)
+        assert np.array_equal(out, theirs.numpy(), equal_nan=True)
+
+
+def test_the_extreme_of_a_lone_number() -> None:
+    for name in ("max", "min"):
+        (value, index), (dx,) = both(
+            name, np.array(3.0), axis=0, keepdims=False, dout=(np.ones(()), None)
+        )
+        assert value == 3.0 and index == 0 and index.dtype == np.int64 and dx == 1.0
 
 
 # Cross-entropy -----------------------------------------------------------------------------
