@@ -204,7 +204,9 @@ def run_generate(args: argparse.Namespace) -> int:
     if args.json:
         _write_json({"prompt": prompt, "text": "".join(pieces)})
         return 0
-    _write(prompt)
+    pieces = iter(pieces)
+    first = next(pieces, "")  # bad input shows here, before anything is written
+    _write(prompt + first)
     for piece in pieces:
         _write(piece)
     _write("\n")
