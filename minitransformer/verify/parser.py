@@ -211,8 +211,23 @@ class _Parser:
             raise CannotParse(f"more than {MAX_NESTING} groups inside each other", self.here())
 
     # -- statements -------------------------------------------------------------------
+    def over(self) -> Expr | None:
+        """Read ``a \\over b``, TeX's own fraction of everything in a group."""
+        depth = 0
+        for position, token in enumerate(self.tokens):
+            depth += (token.kind in ("open", "{")) - (token.kind in ("close", "}"))
+            if depth == 0 and token.kind == "cmd" and token.text == "over":
+                top = self.child(self.tokens[:position], token.span[0]).whole()
+                bottom = self.child(self.tokens[position + 1 :], self.end).whole()
+                self.pos = len(self.tokens)
+                return _node("div", (top, bottom))
+        return None
+
     def formula(self) -> Expr:
         """Parse everything: one expression, one relation, or several steps."""
+        cut = self.over()
+        if cut is not None:
+            return cut
         items: list[Expr] = []
         connectors: list[str] = []
         connector = ""
@@ -529,6 +544,13 @@ class _Parser:
             first.span, self.tokens[self.pos - 1].span
         )
 
+    def raised(self) -> tuple[list[Token], Span]:
+        """Take a superscript; ``x^(n+1)`` without braces groups, ``x^{(l)}`` labels."""
+        tokens, span = self.script()
+        if len(tokens) > 2 and tokens[0].kind == "open" and tokens[0].span[0] == span[0]:
+            return tokens[1:-1], span
+        return tokens, span
+
     def named(self, force_call: bool) -> Expr:
         """Parse a symbol with its sub- and superscripts, then its arguments if it takes some."""
         token = self.peek()
@@ -625,7 +647,7 @@ class _Parser:
             elif self.at("^") and sup is None:
                 mark = self.pos
                 self.take()
-                candidate = self.script()
+                candidate = self.raised()
                 exponential = base == "e" and sub is None and not self._transposes(candidate[0])
                 if not exponential:
                     found = self._label(base, candidate[0], sub is not None)
@@ -657,7 +679,7 @@ class _Parser:
         while self.peek(ahead).kind == "'":
             ahead += 1
         after = self.peek(ahead)
-        if after.kind == "transpose" or ahead > 1:
+        if after.kind == "transpose" or ahead > 1 or (after.kind == "open" and after.text == "("):
             return True
         if after.kind == "^":
             inside = self.tokens[self.pos + ahead + 1 : self.pos + ahead + 3]
@@ -688,6 +710,9 @@ class _Parser:
 
     def whole(self) -> Expr:
         """Parse all tokens as one expression."""
+        cut = self.over()
+        if cut is not None:
+            return cut
         node = self.addition()
         if self.peek().kind != "end":
             raise self.fail("the expression should end here")
@@ -728,6 +753,11 @@ class _Parser:
                     return None
                 self.found.bare.discard(inner.text)
                 return (f"({inner.text})", False)
+        if texts[0] + texts[-1] == "[]" and len(texts) == 3:  # the layer of W^{[l]}
+            return (f"[{texts[1]}]", False)
+        counted = any(t.kind == "number" for t in tokens) and kinds & {"op"} and kinds & {"letter"}
+        if texts[0] + texts[-1] == "()" and counted and len(texts) == 5:  # h^{(l+1)}
+            return ("".join(texts), False)
         transposed = texts[-1] in ("⊤", "T") and kinds == {"letter"} and len(texts) > 1
         body = texts[:-1] if transposed else texts
         if (
@@ -811,7 +841,8 @@ class _Parser:
             "letter", "number", "comma", "op", "word", "open", "close", "{", "}", "text", "_", "^",
             "'", "transpose", "cmd",
         }  # fmt: skip
-        return text, letters, computes and not odd, bool(odd)
+        labelled = bool(odd) or any(t.text == "∖" for t in tokens)
+        return text, letters, computes and not labelled, labelled
 
     def indices(self) -> list[Expr]:
         """Parse the content of a subscript as indices."""
@@ -885,7 +916,10 @@ class _Parser:
         if force:
             self.found.called.add(name)
         args = self.arguments()
-        return self.build_call(name, args, _joined(node.span, self.tokens[self.pos - 1].span))
+        span = _joined(node.span, self.tokens[self.pos - 1].span)
+        if name == "E" and not upright:  # an energy; the expectation has brackets
+            return Expr("call", args, name, span)
+        return self.build_call(name, args, span)
 
     def arguments(self) -> tuple[Expr, ...]:
         """Parse ``(a, b | c)`` or ``[a; b]`` after a function's name."""
@@ -945,7 +979,7 @@ class _Parser:
             return Expr("transpose", args, None, span)
         if lower in ("inv", "inverse") and len(args) == 1:
             return Expr("inverse", args, None, span)
-        if lower in ("e", "expectation") and len(args) == 1:
+        if (name == "E" or lower == "expectation") and len(args) == 1:
             return Expr("expect", args, None, span)
         return Expr("call", args, name, span)
 
@@ -1084,7 +1118,7 @@ class _Parser:
                 node = Expr("call", (node,), "percent", _joined(node.span, token.span))
             elif token.kind == "^":
                 self.take()
-                node = self.raise_to(node, self.script())
+                node = self.raise_to(node, self.raised())
             elif token.kind == "_":
                 if self.tokens[self.pos - 1].kind == "number":
                     raise CannotParse("a subscript on a number", token.span)

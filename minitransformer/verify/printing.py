@@ -184,8 +184,8 @@ class _Latex:
                 out.append(f"\\mathrm{{{piece}}}")
             elif piece.isalpha() and len(piece) == 1:
                 out.append(self.symbol(piece, upright and piece.isascii()))
-            elif piece == "′":
-                out.append(r"\prime")
+            elif piece in "′{}":
+                out.append({"′": r"\prime"}.get(piece, "\\" + piece))
             else:
                 out.append(piece if piece.isascii() or not piece.isalpha() else self.symbol(piece))
         return " ".join(out) if any(p.startswith("\\") for p in out) else "".join(out)
@@ -209,8 +209,8 @@ class _Latex:
                 inner = {"†": r"\dagger"}.get(sup, sup)
             elif set(sup) == {"′"}:
                 inner = r"\prime" * len(sup)
-            elif re.fullmatch(r"\([^()]+\)", sup):
-                inner = "(" + self.label(sup[1:-1], False) + ")"
+            elif re.fullmatch(r"\([^()]+\)|\[[^\[\]]+\]", sup):
+                inner = sup[0] + self.label(sup[1:-1], False) + sup[-1]
             else:
                 inner = sup if plain else f"\\mathrm{{{sup}}}"
             out += f"^{{{inner}}}"
@@ -598,9 +598,8 @@ class _Unicode:
                 and re.fullmatch(r"[^\W\d_][ᵀ⁻¹₀-₉²³]*", text)
                 and re.fullmatch(r"[^\W\d_][ᵀ⁻¹₀-₉²³]*", out[-2:].strip() or "·")
             )
-            counted = (
-                position == 1 and e.args[0].op == "number" and arg.op in ("name", "pow", "index")
-            )
+            counted = position == 1 and e.args[0].op == "number" and text[0].isalpha()
+            counted = counted and arg.op in ("name", "pow", "index")
             out += ("" if not position or letters or counted else " · ") + text
         return out
 

@@ -81,6 +81,7 @@ class _Reader:
         for line in self.lines:
             self.starts.append(self.starts[-1] + len(line) + 1)
         self.depth = 0
+        self.batched = "bmm" in source  # three axes
 
     def span(self, node: ast.expr | ast.stmt) -> Span:
         def position(line: int, column: int) -> int:
@@ -226,6 +227,11 @@ class _Reader:
         raise CannotParse(f"the attribute .{node.attr} is not part of a formula", span)
 
     def call(self, node: ast.Call, span: Span) -> Expr:
+        if isinstance(node.func, ast.Call):  # nn.Softmax(dim=-1)(x)
+            made = self.path(node.func.func)
+            if made and made[0] in _MODULES and not node.func.args and made[-1][0].isupper():
+                whole = ast.Call(node.func.func, node.args, [*node.func.keywords, *node.keywords])
+                return self.call(ast.copy_location(whole, node), span)
         path = self.path(node.func)
         receiver: tuple[Expr, ...] = ()
         if path and (len(path) == 1 or path[0] in _MODULES or path[0] == "self"):

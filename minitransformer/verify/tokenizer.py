@@ -147,6 +147,7 @@ _OPERATORS = {
     "ast": "*",
     "star": "*",
     "div": "/",
+    "setminus": "∖",
     "pm": "±",
     "mp": "∓",
 }
@@ -351,6 +352,7 @@ _COMMANDS = {
     "stackrel",
     "bmod",
     "mathbb1",
+    "over",
 }
 _DROP_ARGUMENT = {"label", "tag", "tag*", "hspace", "vspace", "phantom", "hphantom", "vphantom"}
 _DROP_ARGUMENT |= {"color", "footnote", "hspace*"}
@@ -476,6 +478,9 @@ SUBSCRIPT_WORDS = {
     "vocab", "seq", "key", "query", "value", "batch", "input", "output", "total", "train", "test",
     "ref", "step", "steps", "warmup", "num", "inner", "true", "pred", "layer", "layers",
 }  # fmt: skip
+_SPELLED_GREEK = {name: GREEK[name] for name in _GREEK_NAMES if name not in ("xi", "omicron")}
+_SPELLED_GREEK |= {"eps": "ε"}
+_SIZES_RUN_TOGETHER = {"dk", "dv", "dq", "dmodel", "dff"}
 _INDEX_LETTERS = set("ijklmnpqrstuvwxyzabcdh")
 
 _CJK = re.compile(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]+")
@@ -513,6 +518,27 @@ def _lex(text: str, latex: bool, span: Span | None = None) -> list[_Raw]:
             token = char
         out.append(_Raw(token, span or (pos, end)))
         pos = end
+    return out
+
+
+_OLD_FONTS = {"\\rm": "\\mathrm", "\\bf": "\\mathbf", "\\it": "\\mathit", "\\sf": "\\mathsf",
+              "\\tt": "\\mathtt", "\\cal": "\\mathcal", "\\sl": "\\mathit"}  # fmt: skip
+
+
+def _modern(raw: list[_Raw]) -> list[_Raw]:
+    """Write ``{\\rm x}`` and ``\\rm{x}`` as ``\\mathrm{x}``."""
+    out: list[_Raw] = []
+    for index, token in enumerate(raw):
+        font = _OLD_FONTS.get(token.text)
+        after = raw[index + 1].text if index + 1 < len(raw) else ""
+        if font is None:
+            out.append(token)
+        elif after == "{":
+            out.append(_Raw(font, token.span))
+        elif out and out[-1].text == "{":
+            out[-1:] = [_Raw(font, token.span), out[-1]]
+        else:
+            out.append(token)
     return out
 
 
@@ -928,7 +954,7 @@ class _Tokenizer:
             self.emit("ellipsis", "…", span, spaced)
         elif char == "√":
             self.emit("root", "√", span, spaced)
-        elif char in ("∑", "Σ") and (char == "∑" or self._followed_by_script()):
+        elif char in ("∑", "Σ") and (char == "∑" or self._followed_by_script() or self._sums()):
             self.emit("big", "sum", span, spaced)
         elif char in ("∏", "Π") and (char == "∏" or self._followed_by_script()):
             self.emit("big", "prod", span, spaced)
@@ -970,6 +996,14 @@ class _Tokenizer:
                     raise CannotParse(f"the character {char!r} has no meaning here", span)
         else:
             raise CannotParse(f"the character {char!r} has no meaning here", span)
+
+    def _sums(self) -> bool:
+        """Whether a capital sigma in plain text is the sum of what stands after it."""
+        following = self.raw[self.pos].text if self.pos < len(self.raw) else ""
+        after = self.raw[self.pos + 1].text if self.pos + 1 < len(self.raw) else ""
+        if self.latex or not (following.isalpha() or (following == " " and after.isalpha())):
+            return False
+        return self.choices.pick("capital sigma", "Σ is a sum", "Σ is a matrix") == 0
 
     def _followed_by_script(self) -> bool:
         following = self.raw[self.pos].text if self.pos < len(self.raw) else ""
@@ -1097,6 +1131,22 @@ class _Tokenizer:
         following = next((r.text for r in self.raw[end : end + 2] if r.text != " "), "")
         paren = following in ("(", "\\left", "（") or following.startswith("\\big")
         script = self.out[-1].kind if self.out and self.out[-1].kind in "^_" else ""
+        greek = _SPELLED_GREEK.get(run)
+        if greek and script != "^" and (len(run) > 2 or not self.latex):
+            self.pos += len(run) - 1
+            self.emit("letter", greek, (token.span[0], raws[-1].span[1]), spaced)
+            return
+        if run in _SIZES_RUN_TOGETHER and not script and not self.in_subscript():
+            notes = (f"{run} is d_{run[1:]}", f"{run} is a product of letters")
+            if self.choices.pick(f"size {run}", *notes) == 0:
+                span = (token.span[0], raws[-1].span[1])
+                self.pos += len(run) - 1
+                self.emit("letter", "d", span, spaced)
+                self.emit("_", "_", span)
+                self.emit("{", "{", span)
+                self.emit("letter" if len(run) == 2 else "word", run[1:], span)
+                self.emit("}", "}", span)
+                return
         pieces = self.split(run, paren, script)
         offset = 0
         for index, piece in enumerate(pieces):
@@ -1215,7 +1265,7 @@ def tokenize(
     if len(text) > MAX_LENGTH:
         raise CannotParse(f"a formula of {len(text)} characters; the limit is {MAX_LENGTH}")
     latex = "\\" in text or "{" in text
-    raw = _lex(text, latex)
+    raw = _modern(_lex(text, latex)) if latex else _lex(text, latex)
     if macros:
         raw = _expand(raw, macros)
     return _Tokenizer(raw, latex, choices or Choices()).run()
