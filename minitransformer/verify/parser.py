@@ -57,7 +57,7 @@ LABELLED = frozenset(
     ]
 )
 # Letters that act as functions before a parenthesis.
-CALL_LETTERS = frozenset("fghpPFGOℒ𝒪𝒩σφψΦΨΓδζ")
+CALL_LETTERS = frozenset("fghpPEFGOℒ𝒪𝒩σφψΦΨΓδζ")
 _LABEL_CAPITALS = frozenset("QKVO")
 _BIG_KINDS = {"max": "max", "min": "min", "sup": "sup", "inf": "inf",
               "argmax": "argmax", "argmin": "argmin", "mean": "mean"}  # fmt: skip
@@ -212,7 +212,7 @@ class _Parser:
 
     # -- statements -------------------------------------------------------------------
     def over(self) -> Expr | None:
-        """Read ``a \\over b``, TeX's own fraction of everything in a group."""
+        r"""Read ``a \over b``, TeX's own fraction of everything in a group."""
         depth = 0
         for position, token in enumerate(self.tokens):
             depth += (token.kind in ("open", "{")) - (token.kind in ("close", "}"))

@@ -312,9 +312,8 @@ class _Reader:
         axes = [axis(a) for a in args[1:]]
         if (name == "t" and len(args) == 1) or (name == "transpose" and len(args) == 1):
             return Expr("transpose", args, None, span)
-        if name != "permute" and sorted(a for a in axes if a is not None) in (
-            [-2, -1], [0, 1]
-        ) and len(axes) == 2:  # fmt: skip
+        last_two = [[-2, -1], [0, 1], [2, 3]] + ([[1, 2]] if self.batched else [])
+        if name != "permute" and len(axes) == 2 and sorted(a or 0 for a in axes) in last_two:
             return Expr("transpose", (args[0],), None, span)
         raise CannotParse(f"{name} of other axes than the last two", span)
 

@@ -526,7 +526,7 @@ _OLD_FONTS = {"\\rm": "\\mathrm", "\\bf": "\\mathbf", "\\it": "\\mathit", "\\sf"
 
 
 def _modern(raw: list[_Raw]) -> list[_Raw]:
-    """Write ``{\\rm x}`` and ``\\rm{x}`` as ``\\mathrm{x}``."""
+    r"""Write ``{\rm x}`` and ``\rm{x}`` as ``\mathrm{x}``."""
     out: list[_Raw] = []
     for index, token in enumerate(raw):
         font = _OLD_FONTS.get(token.text)
@@ -965,7 +965,7 @@ class _Tokenizer:
             self.compound(char, span, spaced)
         elif char in _RELATION_CHARACTERS:
             self.emit("rel", char, span, spaced)
-        elif char in "+-*/·×⊙∘⊗⊕±∓@%":
+        elif char in "+-*/·×⊙∘⊗⊕±∓@%∖":
             if char == "*" and self.pos < len(self.raw) and self.raw[self.pos].text == "*":
                 self.pos += 1
                 self.emit("^", "^", (span[0], span[1] + 1), spaced)
