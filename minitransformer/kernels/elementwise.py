@@ -23,7 +23,7 @@ Saved: TypeAlias = tuple[Any, ...]
 # NumPy's error state is the only one there is: CuPy never warns.
 silent = np.errstate(all="ignore")
 
-_BLOCK = 32768  # elements; a few temporaries of this size stay in a core's cache
+_BLOCK = 65536  # elements; a few temporaries of this size stay in a core's cache
 
 
 def is_number(x: object) -> bool:
@@ -555,7 +555,8 @@ def erf_array(x: Array) -> Array:
 
     @silent
     def work(start: int) -> None:
-        flat_out[start : start + _BLOCK] = _erf_single(flat_x[start : start + _BLOCK], np)
+        place = slice(start, start + _BLOCK)
+        _erf_single(flat_x[place], np, flat_out[place])
 
     run_blocks(work, range(0, x.size, _BLOCK))
     return out
@@ -573,10 +574,10 @@ _ATANH_ERF = (
 )
 
 
-def _erf_single(x: Array, xp: Any) -> Array:
-    y = _horner(x * x, _ATANH_ERF)
+def _erf_single(x: Array, xp: Any, out: Array | None = None) -> Array:
+    y = _horner(x * x, _ATANH_ERF, out)
     y *= x
-    return xp.tanh(y)  # type: ignore[no-any-return]
+    return xp.tanh(y, out=out)  # type: ignore[no-any-return]
 
 
 # Cody's rationals, constant term first: x P(x^2)/Q(x^2) up to 0.46875 and, beyond,
@@ -611,13 +612,13 @@ def _erf_double(x: Array, xp: Any) -> Array:
     return xp.where(abs(x) <= 0.46875, near, xp.copysign(far, x))  # type: ignore[no-any-return]
 
 
-def _horner(t: Array, coefficients: tuple[float, ...]) -> Array:
-    y = t * coefficients[-1]
+def _horner(t: Array, coefficients: tuple[float, ...], out: Array | None = None) -> Array:
+    y = array_module(t).multiply(t, coefficients[-1], out=out)
     for c in coefficients[-2:0:-1]:
         y += c
         y *= t
     y += coefficients[0]
-    return y
+    return y  # type: ignore[no-any-return]
 
 
 # -- type and place ------------------------------------------------------------------
