@@ -6,13 +6,22 @@ reason in one line. Every rung is held against the first one before it is timed.
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...backend import Array, get_num_threads, is_cuda_available, set_num_threads, to_numpy
+from ...backend import (
+    Array,
+    get_num_threads,
+    is_cuda_available,
+    set_num_threads,
+    single_threaded_blas,
+    to_device,
+    to_numpy,
+)
 from ..timing import Sample, interleave
 
 
@@ -31,7 +40,7 @@ class Rung(NamedTuple):
     small : bool
         Whether it is too slow for the large size and is timed at the small one.
     threads : int or None
-        Threads to run with; ``None`` leaves the setting.
+        Threads to run with, BLAS's own included; ``None`` leaves the setting.
     device : str
         Where the inputs live.
     """
@@ -177,8 +186,9 @@ def climb(ladder: Ladder, *, seconds: float = 1.0, seed: int = 0) -> Iterator[Re
                 )
             size = ladder.small if rung.small else ladder.sizes
             inputs = _placed(small if rung.small else large, rung.device)
-            peak = _peak(rung, inputs) if rung.device == "cpu" else 0
-            sample = _time(rung, inputs, seconds)
+            with single_threaded_blas() if rung.threads == 1 else contextlib.nullcontext():
+                peak = _peak(rung, inputs) if rung.device == "cpu" else 0
+                sample = _time(rung, inputs, seconds)
         finally:
             set_num_threads(threads)
         moved = sum(x.nbytes for x in inputs) + sum(x.nbytes for x in found)
@@ -193,8 +203,6 @@ def _wide(x: Array) -> Array:
 
 
 def _placed(inputs: tuple[Array, ...], device: str) -> tuple[Any, ...]:
-    from ...backend import to_device
-
     return tuple(to_device(x, device) for x in inputs)
 
 

@@ -27,8 +27,8 @@ def flops(outputs: int, N: int, D: int, F: int) -> float:
 
 def gelu(h: Array) -> Array:
     """The tanh form."""
-    u: Array = np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h * h * h))
-    return 0.5 * h * (1 + u)
+    a: Array = 0.5 * h * (1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h * h * h)))
+    return a
 
 
 def loops(x: Array, w1: Array, b1: Array, w2: Array, b2: Array) -> tuple[Array, ...]:
