@@ -158,7 +158,8 @@ def _facts(finding: Finding) -> str:
 def _formula(finding: Finding, *, display: bool) -> str:
     """The claim as MathML with its offending part marked, or its text where it resists."""
     text, span = finding.place.text, marked_span(finding)
-    if finding.card is None and finding.verdict in CLAIMS:
+    function = finding.place.file.endswith(".py")
+    if function or (finding.card is None and finding.verdict in CLAIMS):
         return f'<span class="claim">{escape(" ".join(text.split()))}</span>'
     try:
         tree = parse(text)[0].expr
