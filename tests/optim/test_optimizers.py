@@ -219,9 +219,10 @@ def test_gradients_are_left_alone() -> None:
         assert (parameter.grad == 2.0).all()
 
 
-def test_an_update_between_forward_and_backward_is_noticed() -> None:
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_an_update_between_forward_and_backward_is_noticed(name) -> None:
     layer = nn.Linear(2, 1)
-    optimizer = optim.SGD(layer.parameters(), lr=0.1)
+    optimizer = getattr(optim, name)(layer.parameters(), lr=0.1)
     loss = layer(mt.ones(1, 2, requires_grad=True)).sum()
     layer.weight.grad = mt.ones(1, 2)
     optimizer.step()
