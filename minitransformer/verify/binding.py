@@ -19,6 +19,7 @@ from minitransformer.verify.expression import Expr, name, number
 
 INDEX_LETTERS = frozenset("ijklmnpqrstuvc")
 OTHERWISE = frozenset(["otherwise", "else", "otherwise.", "其他", "其它"])
+STATES = frozenset("= ≈ := ≔ ≡ ∝ ∼ ≜ ← ∈ ≤ ≥".split())  # noqa: SIM905
 CONSTANTS = frozenset(["e", "π", "pi", "∞", "inf"])
 
 
@@ -110,7 +111,7 @@ def inline(e: Expr, definitions: Mapping[str, Expr], depth: int = 12) -> Expr:
     """Replace defined names by their definitions, definitions of definitions included."""
     if not definitions:
         return e
-    entries = {}
+    entries: dict[tuple[str, int], tuple[str, list[str]]] = {}
     for key in definitions:
         base, _, letters = key.rpartition("_")
         recurrent = any(
@@ -125,7 +126,7 @@ def inline(e: Expr, definitions: Mapping[str, Expr], depth: int = 12) -> Expr:
         if key in definitions:
             return definitions[key].map(lambda part: replace(part, span=node.span))
         if node.op == "index" and node.args[0].op == "name":
-            found = entries.get((node.args[0].value, len(node.args) - 1))
+            found = entries.get((str(node.args[0].value), len(node.args) - 1))
             if found and all(x.isalpha() and len(x) == 1 for x in found[1]):
                 meant = dict(zip(found[1], node.args[1:]))
                 body = substitute(definitions[found[0]], meant)
@@ -338,7 +339,11 @@ class Binder:
         for part in (p.strip() for p in parts):
             if part.isdigit():
                 picks.append(replace(number(int(part)), span=e.span))
-            elif part in scope or (len(part) == 1 and part in INDEX_LETTERS):
+            elif (
+                part in scope
+                or (len(part) == 1 and part in INDEX_LETTERS)
+                or self.card.bind(part) is not None
+            ):
                 picks.append(self._pick(Expr("name", (), part, e.span), scope))
             else:
                 return None
@@ -359,10 +364,12 @@ def bind(
     """
     declared = dict(declarations or {})
     renames: dict[str, str] = {}
-    order = card.signature or tuple(i.name for i in card.inputs)
+    order = tuple(i.name for i in card.inputs)
     inner = lhs
     while inner is not None and inner.op in ("index", "transpose"):
         inner = inner.args[0]
+    if inner is not None and len(inner.args) == len(card.signature) > 0:
+        order = card.signature
     if inner is not None and inner.op == "call" and len(inner.args) == len(order):
         for arg, target in zip(inner.args, order):
             if arg.op == "name":
@@ -385,12 +392,20 @@ def bind(
     stated = [i for i in lhs_free if i in free]
     free = (*stated, *sorted(i for i in free if i not in stated))
     symbols = {i.name: i.dims for i in card.inputs}
-    symbols.update(dict.fromkeys(binder.unknown, ()))
     sizes = {d: d for d in card.dims}
     sizes.update(card.sizes)
+    shapes = {u: _declared_dims(declared.get(u), sizes) for u in binder.unknown}
+    symbols.update(shapes)
     typing = Typing(symbols, sizes, dict(card.function_dims), dict(card.indices))
-    extra = tuple(Input(u, (), "positive") for u in binder.unknown)
+    extra = tuple(Input(u, shapes[u], "real" if shapes[u] else "positive") for u in binder.unknown)
     return Bound(bound, typing, free, tuple(binder.unknown), binder.renamed, extra)
+
+
+def _declared_dims(declared: Any, sizes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the shape a text declares, in the card's dimensions; ``()`` if it does not."""
+    if isinstance(declared, tuple) and all(d in sizes for d in declared):
+        return tuple(sizes[d] for d in declared)
+    return ()
 
 
 def _plain(e: Expr) -> str:

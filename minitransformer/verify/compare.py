@@ -82,8 +82,9 @@ def extend(point: Point, extra: tuple[Input, ...], seed: int) -> Point:
     inputs = dict(point.inputs)
     for item in extra:
         rng = random.Random(f"{item.name}/{seed}")
-        value = np.empty((), dtype=object)
-        value[()] = draw(rng, item, point.sizes, Fraction(1)) + Fraction(1, 16)
+        drawn = draw(rng, item, point.sizes, Fraction(1))
+        value = np.empty(np.shape(drawn), dtype=object)
+        value[...] = drawn + Fraction(1, 16)
         inputs[item.name] = value
     return Point(inputs, point.sizes, point.functions)
 

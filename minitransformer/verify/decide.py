@@ -390,8 +390,8 @@ def _with_unknown(
     proposal = _proposed(claim, bound, card, reading, lhs, declarations)
     if proposal is not None:
         return proposal
-    if len(bound.unknown) > 1:
-        trials = []
+    if len(bound.unknown) > 1 or bound.typing.symbols[symbol]:
+        trials = []  # no number stands for several symbols, or for a table
     for value in trials:
         text = show(value)
         fixed = bind(substitute(claim, {symbol: value}), card, lhs, declarations)

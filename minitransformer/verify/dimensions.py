@@ -21,32 +21,8 @@ Span = tuple[int, int]
 
 # Functions that act on every element alone.
 ELEMENTWISE = frozenset(
-    [
-        "exp",
-        "log",
-        "log2",
-        "log10",
-        "sin",
-        "cos",
-        "tan",
-        "tanh",
-        "sinh",
-        "cosh",
-        "sigmoid",
-        "erf",
-        "relu",
-        "gelu",
-        "silu",
-        "Phi",
-        "softplus",
-        "sign",
-        "logsigmoid",
-        "floor",
-        "ceil",
-        "abs",
-        "sqrt",
-        "heaviside",
-    ]
+    """exp log log2 log10 sin cos tan tanh sinh cosh sigmoid erf relu gelu silu Phi softplus sign
+    logsigmoid floor ceil abs sqrt heaviside""".split()  # noqa: SIM905
 )
 # Spellings of the functions known here, all lower case.
 FUNCTION_ALIASES = {
@@ -505,6 +481,8 @@ class Elaborator:
                 )
             else:
                 chosen.append(self(pick))
+                if chosen[-1].dims:
+                    raise Unbound(str(pick.value or "that index"), pick.span, "index")
         dims = tuple(d for k, d in enumerate(base.dims) if k not in axes)
         return Term("pick", (base, *chosen), tuple(axes), dims, e.span)
 
@@ -581,7 +559,11 @@ class Elaborator:
             return self._call_over(e, over)
         if given in self.typing.functions:
             args = tuple(self(a) for a in e.args)
-            dims = self.typing.functions[given](*(a.dims for a in args))
+            try:
+                dims = self.typing.functions[given](*(a.dims for a in args))
+            except (TypeError, ValueError, IndexError):
+                shown = ", ".join(show_dims(a.dims) for a in args)
+                raise IllTyped(f"{given} of {shown}", e.span, (), e) from None
             return Term("opaque", args, given, dims, e.span)
         function, subscript = canonical_function(given)
         if function in ELEMENTWISE:

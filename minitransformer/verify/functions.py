@@ -236,7 +236,7 @@ def _rotated(compute: Compute, card: Card) -> tuple[str, str] | None:
         moved = Point({**point.inputs, vector: x[order]}, point.sizes, point.functions)
         try:
             value = np.asarray(compute(moved, FLOATS), dtype=np.float64)
-        except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+        except (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError):
             return None
         if discrepancy(value, probe.floats[order]) > 1e-9:
             return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -26,8 +28,16 @@ from minitransformer.verify.compare import (
     settle,
     term_value,
 )
-from minitransformer.verify.dimensions import Convention, Elaborator, IllTyped, Term, Unbound
+from minitransformer.verify.dimensions import (
+    Convention,
+    Elaborator,
+    IllTyped,
+    Term,
+    Typing,
+    Unbound,
+)
 from minitransformer.verify.evaluate import (
+    EXACT,
     FLOATS,
     CannotEvaluate,
     Evaluator,
@@ -47,6 +57,8 @@ OVERFLOW = {"float16": math.log(65504.0), "float32": math.log(3.4028235e38),
 EQUALS = frozenset([Verdict.EQUAL_PROVED, Verdict.EQUAL_SUPPORTED, Verdict.EQUAL_UP_TO])
 
 
+# How an evaluation can fail without anything being wrong with the verifier.
+FAILURES = (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError)
 # From the verdict that says most against a claim to the one that says least.
 SEVERITY = (
     Verdict.CANNOT_PARSE, Verdict.ILL_TYPED, Verdict.WRONG_SHAPE, Verdict.DIFFERENT_CERTIFIED,
@@ -212,7 +224,7 @@ def float_safety(term: Term, card: Card, bound: Bound) -> str:
             if all(v.is_finite() and abs(v.mid()) < 1e300 for v in exact):
                 limits = ", ".join(f"{v:.2f} in {k}" for k, v in OVERFLOW.items())
                 return f"UNSAFE-FLOAT: e^x overflows at a logit of {limits}"
-        except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+        except FAILURES:
             continue
     return ""
 
@@ -244,6 +256,16 @@ def _different(
             detail=near[0],
             explanation=near[1],
             witnesses={"max_error": near[2]},
+        )
+    instance = _instance(i, bound, card)
+    if instance:
+        return answer(
+            card,
+            Verdict.EQUAL_UP_TO,
+            reading,
+            detail=f"reparametrisation: {instance}",
+            explanation=f"It is {card.name} with {instance}.",
+            unsafe_float=fields["unsafe_float"],
         )
     when = special_size(i.term, bound, card)
     if when:
@@ -294,7 +316,7 @@ def certificate(compute: Compute, card: Card, point: Point, o: Outcome) -> Count
     with np.errstate(all="ignore"):
         try:
             claimed = np.asarray(compute(point, FLOATS), dtype=np.float64).tolist()
-        except (CannotEvaluate, ValueError, TypeError, ArithmeticError) as error:
+        except FAILURES as error:
             claimed = str(error)
     reference = np.asarray(probe.floats).tolist()
     inputs = {k: as_texts(v) for k, v in point.inputs.items()}
@@ -322,7 +344,7 @@ def equal_up_to(compute: Compute, card: Card, bound: Bound) -> tuple[str, str] |
         for probe in probes[:4]:
             try:
                 claimed = np.asarray(compute(probe.point, FLOATS), dtype=np.float64)
-            except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+            except FAILURES:
                 return None
             if claimed.shape != probe.floats.shape:
                 return None
@@ -346,7 +368,7 @@ def approximation(compute: Compute, card: Card) -> tuple[str, str, float] | None
         try:
             r = float(card.value(FLOATS, point))
             gap = abs(float(compute(point, FLOATS)) - r)
-        except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+        except FAILURES:
             return None
         if not math.isfinite(gap):
             return None
@@ -361,6 +383,62 @@ def approximation(compute: Compute, card: Card) -> tuple[str, str, float] | None
         f"{item.name} = {where:g}; it is not equal to it.",
         worst,
     )
+
+
+def constants(e: Expr) -> tuple[Fraction, ...]:
+    """Return the values of a formula's largest sub-expressions without symbols."""
+    if not any(n.op in ("name", "index") for n in e.walk()):
+        try:
+            value = evaluate(Elaborator(Typing({}, {}))(e), Point({}, {}), EXACT)
+            return (Fraction(value),)
+        except (CannotEvaluate, IllTyped, Unbound, TypeError, ValueError, ArithmeticError):
+            return ()
+    return tuple(v for a in e.args for v in constants(a))
+
+
+def _instance(i: Interpretation, bound: Bound, card: Card) -> str:
+    """Return the values of the card's constants that numbers in a formula stand for.
+
+    ``10⁻⁵`` where the card has ε: the formula is the card at ε = 10⁻⁵. Zero and one
+    are left out, since leaving a constant out altogether is a mistake to report.
+    """
+    used = {n.value for n in bound.expr.walk() if n.op == "name"}
+    missing = [x for x in card.inputs if x.constant and x.name not in used]
+    if not missing or len(missing) > 3 or bound.extra or card.sampler is not None:
+        return ""
+    found = dict.fromkeys(v for v in constants(bound.expr) if v > 0 and v not in (1, 2))
+    menus = [
+        [
+            v
+            for v in dict.fromkeys([*found, *(1 - f for f in found)])
+            if v > 0 and (x.domain != "unit" or v < 1)
+        ]
+        for x in missing
+    ]
+    if any(not menu for menu in menus) or math.prod(len(m) for m in menus) > 64:
+        return ""
+    left = tuple(x for x in card.inputs if x not in missing)
+    for values in itertools.product(*menus):
+        fixed = {x.name: v for x, v in zip(missing, values)}
+
+        def reference(m: Any, sizes: Any, *given: Any, fixed: dict[str, Fraction] = fixed) -> Any:
+            known = dict(zip((x.name for x in left), given))
+            known.update({k: m.number(v) for k, v in fixed.items()})
+            return card.reference(m, sizes, *(known[x.name] for x in card.inputs))
+
+        at = replace(card, inputs=left, reference=reference)
+        if (
+            compare(term_value(i.term), at, certify=False).equal
+            and compare(term_value(i.term), at).equal
+        ):
+            return ", ".join(f"{k} = {_decimal(v)}" for k, v in fixed.items())
+    return ""
+
+
+def _decimal(value: Fraction) -> str:
+    """Write a constant as people do: 1e-05, 0.1, 1/3."""
+    near = float(value)
+    return f"{near:g}" if Fraction(f"{near:g}") == value else str(value)
 
 
 def special_size(term: Term, bound: Bound, card: Card) -> str:
@@ -385,12 +463,15 @@ def special_size(term: Term, bound: Bound, card: Card) -> str:
             if math.prod(sizes.values()) > 40_000:
                 continue
             try:
+                points = (card.at(sizes, 21), card.at(sizes, 22))
                 if all(
-                    discrepancy(evaluate(term, p), card.value(FLOATS, p)) < 1e-9
-                    for p in (card.at(sizes, 21), card.at(sizes, 22))
+                    discrepancy(evaluate(term, p), card.value(FLOATS, p)) < 1e-9 for p in points
+                ) and all(
+                    settle(term_value(term), Probe(card, p, 21, Fraction(1)), p)[0] == "equal"
+                    for p in points
                 ):
                     return f"{dim} = {size}"
-            except (CannotEvaluate, ValueError, TypeError, ArithmeticError, KeyError):
+            except (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError, KeyError):
                 continue
     return ""
 
@@ -520,7 +601,7 @@ def first_divergence(i: Interpretation, card: Card, point: Point) -> Term | None
         try:
             with np.errstate(all="ignore"):
                 value = np.asarray(evaluator(t), dtype=np.float64)
-        except (CannotEvaluate, ValueError, TypeError, ArithmeticError):
+        except FAILURES:
             return t
         return None if known(value) else t
 
@@ -575,7 +656,15 @@ def _search(
                     value = evaluator(term)
                 if discrepancy(value, probe.floats) < 1e-9:
                     return True
-            except (IllTyped, Unbound, CannotEvaluate, ValueError, TypeError, ArithmeticError):
+            except (
+                IllTyped,
+                Unbound,
+                CannotEvaluate,
+                ValueError,
+                TypeError,
+                IndexError,
+                ArithmeticError,
+            ):
                 continue
         return False
 

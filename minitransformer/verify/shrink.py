@@ -152,8 +152,9 @@ def coincidences(
         values = dict(point.inputs)
         for item in extra:
             rng = random.Random(f"{item.name}/{seed}")
-            value = np.empty((), dtype=object)
-            value[()] = draw(rng, item, sizes, Fraction(1))
+            drawn = draw(rng, item, sizes, Fraction(1))
+            value = np.empty(np.shape(drawn), dtype=object)
+            value[...] = drawn
             values[item.name] = value
         return Point(values, point.sizes, point.functions)
 

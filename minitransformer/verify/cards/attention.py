@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minitransformer.verify.cards.card import Card, Input, Mistake
+from minitransformer.verify.dimensions import Dims
 from minitransformer.verify.evaluate import Floats
 
 VASWANI = "Vaswani et al., Attention Is All You Need, NeurIPS 2017, arXiv:1706.03762"
@@ -195,7 +196,15 @@ MULTI_HEAD_SIZES = {"d_k": "d_k", "d_v": "d_v", "h": "h", "d_model": "d_model", 
 ATTENTION_FUNCTION = {
     "Attention": lambda m, q, k, v: _as_array(m, _attention(m, {}, q, k, v)),
 }
-ATTENTION_DIMS = {"Attention": lambda q, k, v: (q[0], v[1])}
+
+
+def _attention_dims(q: Dims, k: Dims, v: Dims) -> Dims:
+    if q[1] != k[1] or k[0] != v[0]:
+        raise ValueError("queries, keys and values do not fit")
+    return (q[0], v[1])
+
+
+ATTENTION_DIMS = {"Attention": _attention_dims}
 SELF = {"n": "n", "d_k": "d_k", "d": "d_k", "d_v": "d_v", "N": "n", "L": "n", "T": "n"}
 
 MISTAKES = (

@@ -32,15 +32,19 @@ class Input:
     domain : str
         ``real``, ``positive``, ``unit`` (between 0 and 1), ``simplex`` (positive, sums
         to one along the last axis), ``onehot``, ``whole`` (1, 2, 3, ...), ``mask``
-        (0 or −∞, every row with at least one 0), ``bool`` (0 or 1).
+        (0 or −∞, every row with at least one 0), ``bool`` (0 or 1), ``index:d`` (1 to the
+        size of d).
     aliases : tuple of str
         Other spellings met in papers and code.
+    constant : bool
+        Whether texts write a number for it, as they do for ε.
     """
 
     name: str
     dims: Dims = ()
     domain: str = "real"
     aliases: tuple[str, ...] = ()
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -227,6 +231,9 @@ def draw(rng: random.Random, item: Input, sizes: Mapping[str, int], amplitude: F
         values = [Fraction(rng.randint(1, 63), 64) for _ in range(count)]
     elif item.domain == "whole":
         values = [Fraction(rng.randint(2, 9)) for _ in range(count)]
+    elif item.domain.startswith("index:"):
+        top = size_of(item.domain[6:], sizes)
+        values = [Fraction(rng.randint(1, top)) for _ in range(count)]
     elif item.domain == "bool":
         values = [Fraction(rng.randint(0, 1)) for _ in range(count)]
     elif item.domain in ("simplex", "onehot", "mask"):

@@ -113,7 +113,7 @@ CARDS = (
     Card(
         id="cross-entropy",
         name="Cross-entropy of logits",
-        aliases=("cross entropy", "negative log-likelihood", "nll"),
+        aliases=("cross entropy", "softmax cross-entropy"),
         heads=("L", "CE", "ℒ", "loss", "Loss", "CrossEntropy", "L_CE", "ℒ_CE"),
         latex=r"-\sum_{i=1}^{C} y_i \log\left(\frac{e^{z_i}}{\sum_{j=1}^{C} e^{z_j}}\right)",
         source=GOODFELLOW,
@@ -150,6 +150,24 @@ CARDS = (
             Mistake(r"-\sum_{i=1}^{C} p_i \log y_i", "the two distributions are swapped"),
             Mistake(r"\sum_{i=1}^{C} y_i \log p_i", "the sign is missing"),
         ),
+    ),
+    Card(
+        id="negative-log-likelihood",
+        name="Negative log-likelihood of a label",
+        aliases=("nll", "log loss of the label"),
+        heads=("L", "CE", "ℒ", "loss", "Loss", "NLL", "CrossEntropy", "L_CE", "ℒ_CE"),
+        latex=r"-\log p_y",
+        source=GOODFELLOW,
+        equation="section 6.2.2.3, with a one-hot target",
+        inputs=(
+            Input("p", ("C",), "simplex", aliases=("ŷ", "q", "y_hat")),
+            Input("y", (), "index:C", aliases=("t", "c", "k")),
+        ),
+        dims=("C",),
+        output=(),
+        sizes=SIZES,
+        reference=lambda m, sizes, p, y: -m.log(p[round(float(y)) - 1]),
+        torch="torch.nn.functional.nll_loss(p.log()[None], y.long()[None] - 1)",
     ),
     Card(
         id="cross-entropy-gradient",
@@ -198,7 +216,7 @@ CARDS = (
         equation="section 7, with the uniform u(k) = 1/K",
         inputs=(
             Input("y", ("K",), "onehot", aliases=("δ", "q", "t", "δ_k,y", "y_k")),
-            Input("ε", (), "unit", aliases=("α", "eps", "ϵ")),
+            Input("ε", (), "unit", aliases=("α", "eps", "ϵ"), constant=True),
         ),
         dims=("K",),
         output=("K",),

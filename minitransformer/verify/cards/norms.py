@@ -14,7 +14,7 @@ IOFFE = "Ioffe and Szegedy, Batch Normalization, ICML 2015, arXiv:1502.03167"
 X = Input("x", ("d",), aliases=("a", "h", "X"))
 GAIN = Input("γ", ("d",), aliases=("g", "w", "weight", "gamma", "γ_i", "a_2"))
 SHIFT = Input("β", ("d",), aliases=("b", "bias", "beta", "b_2"))
-EPSILON = Input("ε", (), "positive", aliases=("eps", "ϵ", "epsilon"))
+EPSILON = Input("ε", (), "positive", aliases=("eps", "ϵ", "epsilon"), constant=True)
 SIZES = {"d": "d", "n": "d", "H": "d", "D": "d", "N": "d", "d_model": "d", "m": "d"}
 # μ and σ of one vector, in the spellings of papers; the variance is the biased one.
 MOMENTS = {

@@ -21,9 +21,9 @@ ADAM_INPUTS = (
     Input("v", (), "positive", aliases=("v_t-1", "v_{t-1}")),
     Input("t", (), "whole"),
     Input("α", (), "positive", aliases=("η", "lr", "η_t", "γ")),
-    Input("β_1", (), "unit", aliases=("β1", "beta1")),
-    Input("β_2", (), "unit", aliases=("β2", "beta2")),
-    Input("ε", (), "positive", aliases=("eps", "ϵ")),
+    Input("β_1", (), "unit", aliases=("β1", "beta1"), constant=True),
+    Input("β_2", (), "unit", aliases=("β2", "beta2"), constant=True),
+    Input("ε", (), "positive", aliases=("eps", "ϵ"), constant=True),
 )
 M = r"(\beta_1 m + (1 - \beta_1) g)"
 V = r"(\beta_2 v + (1 - \beta_2) g^2)"
@@ -478,6 +478,30 @@ CARDS = (
         derived={"ΔW": "B A"},
         reference=lambda m, sizes, W, B, A, x: _lora(m, sizes, W, B, A, x, m.number(len(A))),
         torch="W_0 @ x + B @ (A @ x)",
+    ),
+    Card(
+        id="lora-weight",
+        name="Low-rank adaptation of a weight",
+        heads=("W", "W'", "W_new", "W_adapted"),
+        latex=r"W_0 + B A",
+        source="Hu et al., LoRA, ICLR 2022, arXiv:2106.09685",
+        equation="section 4.1",
+        inputs=(
+            Input("W_0", ("d", "k"), aliases=("W",)),
+            Input("B", ("d", "r")),
+            Input("A", ("r", "k")),
+        ),
+        dims=("d", "k", "r"),
+        output=("d", "k"),
+        sizes={"d": "d", "k": "k", "r": "r"},
+        reference=lambda m, sizes, W, B, A: [
+            [
+                W[i][j] + sum((B[i][r] * A[r][j] for r in range(len(A))), m.number(0))
+                for j in range(len(W[0]))
+            ]
+            for i in range(len(W))
+        ],
+        torch="W_0 + B @ A",
     ),
     Card(
         id="lora",

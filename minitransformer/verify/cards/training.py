@@ -69,10 +69,12 @@ def _same(dims: Dims) -> Dims:
     return dims
 
 
-NORMS: dict[str, Callable[..., Any]] = dict.fromkeys(
-    ("LayerNorm", "LN", "Norm", "layernorm"), _norm
-)
-ATTENTIONS: dict[str, Callable[..., Any]] = dict.fromkeys(("Sublayer", "F", "sublayer", "Attention", "MSA", "MHA", "SelfAttention", "Attn", "MultiHead"), _sublayer)  # fmt: skip
+NORM_NAMES = ("LayerNorm", "LN", "Norm", "layernorm")
+ATTENTION_NAMES = (
+    "Sublayer", "F", "sublayer", "Attention", "MSA", "MHA", "SelfAttention", "Attn", "MultiHead",
+)  # fmt: skip
+NORMS: dict[str, Callable[..., Any]] = dict.fromkeys(NORM_NAMES, _norm)
+ATTENTIONS: dict[str, Callable[..., Any]] = dict.fromkeys(ATTENTION_NAMES, _sublayer)
 MLPS: dict[str, Callable[..., Any]] = dict.fromkeys(("FFN", "MLP", "FeedForward"), _other)
 RESIDUAL = {**NORMS, **ATTENTIONS}
 BLOCK = {**NORMS, **ATTENTIONS, **MLPS}

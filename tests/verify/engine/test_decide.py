@@ -46,7 +46,6 @@ def test_ways_to_write_attention_are_proved_equal(text):
 @pytest.mark.parametrize(
     ("text", "card"),
     [
-        (r"\mathrm{softmax}(QK^T/\sqrt{d_k} + c)V", "attention"),
         (r"\sin(pos \cdot \exp(-2i \log(10000)/d_{model}))", "sinusoidal-even"),
         (r"\gamma \frac{x - E[x]}{\sqrt{Var[x] + \epsilon}} + \beta", "layer-norm"),
         (r"\gamma\frac{x-\mu}{\sqrt{\frac{1}{d}\sum_i x_i^2 - \mu^2 + \epsilon}} + \beta",
@@ -180,6 +179,41 @@ def test_a_guessed_symbol_is_a_refusal_with_the_value_that_would_do():
     assert unknown.verdict is Verdict.UNDER_SPECIFIED
     for pair in ("A = Q", "B = K", "C = V"):
         assert pair in unknown.explanation
+
+
+def test_an_undeclared_shift_is_refused_and_a_declared_number_is_not():
+    text = r"\mathrm{softmax}(QK^T/\sqrt{d_k} + c)V"
+    assert decide(text, "attention").verdict is Verdict.UNDER_SPECIFIED
+    assert decide(text, "attention", declarations={"c": ()}).verdict is Verdict.EQUAL_PROVED
+    shape = {"c": ("n_q", "n_k")}
+    assert decide(text, "attention", declarations=shape).verdict is Verdict.DIFFERENT_CERTIFIED
+
+
+@pytest.mark.parametrize(
+    ("text", "card", "detail"),
+    [
+        (
+            r"\gamma\frac{x-\mu}{\sqrt{\sigma^2+10^{-5}}}+\beta",
+            "layer-norm",
+            "reparametrisation: ε = 1e-05",
+        ),
+        (r"0.9 y + 0.1/K", "label-smoothing", "reparametrisation: ε = 0.1"),
+    ],
+)
+def test_a_number_in_place_of_a_constant(text, card, detail):
+    finding = decide(text, card)
+    assert finding.verdict is Verdict.EQUAL_UP_TO
+    assert finding.detail == detail
+
+
+def test_a_constant_left_out_is_no_instance():
+    assert decide(r"m \odot x", "dropout").verdict is Verdict.DIFFERENT_CERTIFIED
+    assert decide(r"0.9 y + 0.2/K", "label-smoothing").verdict is Verdict.DIFFERENT_CERTIFIED
+
+
+def test_a_tiny_difference_is_certified():
+    finding = decide(r"\mathrm{softmax}(QK^T/(\sqrt{d_k}+10^{-12}))V", "attention")
+    assert finding.verdict is Verdict.DIFFERENT_CERTIFIED
 
 
 def test_a_declared_value_is_used():
