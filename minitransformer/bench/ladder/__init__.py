@@ -95,7 +95,7 @@ class Result(NamedTuple):
     sample : Sample
         Seconds.
     peak_bytes : int
-        The most memory it held beyond its inputs; 0 where it was not traced (a GPU).
+        The most host memory it held beyond its inputs.
     flops, bytes : float
         Operations and traffic that no method can avoid.
     error : float
@@ -187,11 +187,10 @@ def climb(ladder: Ladder, *, seconds: float = 1.0, seed: int = 0) -> Iterator[Re
             size = ladder.small if rung.small else ladder.sizes
             inputs = _placed(small if rung.small else large, rung.device)
             with single_threaded_blas() if rung.threads == 1 else contextlib.nullcontext():
-                peak = _peak(rung, inputs) if rung.device == "cpu" else 0
+                peak, moved = _peak(rung, inputs)
                 sample = _time(rung, inputs, seconds)
         finally:
             set_num_threads(threads)
-        moved = sum(x.nbytes for x in inputs) + sum(x.nbytes for x in found)
         flops = ladder.flops(len(found), **size)
         yield Result(
             ladder.kernel, rung.name, rung.why, size, len(found), sample, peak, flops, moved, error
@@ -219,11 +218,13 @@ def _time(rung: Rung, inputs: tuple[Any, ...], seconds: float) -> Sample:
     ]
 
 
-def _peak(rung: Rung, inputs: tuple[Array, ...]) -> int:
+def _peak(rung: Rung, inputs: tuple[Any, ...]) -> tuple[int, int]:
+    """Return the most memory held beyond the inputs (of the host), and the bytes in and out."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        rung.run(*inputs)
-        return max(0, tracemalloc.get_traced_memory()[1] - before)
+        out = rung.run(*inputs)
+        peak = max(0, tracemalloc.get_traced_memory()[1] - before)
     finally:
         tracemalloc.stop()
+    return peak, sum(x.nbytes for x in (*inputs, *out))
