@@ -31,6 +31,7 @@ from .random import (
     uniform,
 )
 from .threads import (
+    ELEMENTS,
     blocks,
     even_blocks,
     get_num_threads,
@@ -43,6 +44,7 @@ from .threads import (
 )
 
 __all__ = [
+    "ELEMENTS",
     "Array",
     "Device",
     "Key",

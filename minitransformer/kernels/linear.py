@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module, even_blocks, run_blocks
+from ..backend import ELEMENTS, Array, array_module, even_blocks, run_blocks
 
 ROWS = 512  # at least, of one block of a large product: each block packs the other factor again
 BLOCKS = 16  # at most, of one product, where they are large enough
@@ -217,6 +217,12 @@ def linear_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Ar
 
 def column_sum(x: Array) -> Array:
     """Return ``x.sum(axis=0)`` of a matrix as a product with ones, which BLAS does in one pass."""
+    xp = array_module(x)
     if x.dtype == np.float16:
         return x.sum(axis=0, dtype=np.float32).astype(np.float16)
-    return array_module(x).ones(len(x), x.dtype) @ x
+    ones = xp.ones(len(x), x.dtype)
+    if xp is not np or x.size <= 2 * ELEMENTS:
+        return ones @ x
+    out = np.empty(x.shape[1], x.dtype)
+    run_blocks(lambda c: np.matmul(ones, x[:, c], out=out[c]), even_blocks(x.shape[1], ROWS))
+    return out
