@@ -42,7 +42,9 @@ def load_image(path: str | Path) -> NDArray[np.uint8]:
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        raise ImportError("images need the Pillow package: pip install pillow") from None
+        raise ImportError(
+            "images need the Pillow package: pip install minitransformer[image]"
+        ) from None
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such image file")
@@ -216,7 +218,10 @@ def _down(weights: NDArray[np.float64], image: NDArray[Any]) -> NDArray[Any]:
 
 
 def _levels(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64]:
-    return np.clip(np.floor(values + 0.5), 0, 255) if dtype == np.uint8 else values
+    if dtype != np.uint8:
+        return values
+    levels: NDArray[np.float64] = np.clip(np.floor(values + 0.5), 0, 255)
+    return levels
 
 
 def resize_shorter(image: NDArray[Any], size: int, *, mode: str = "bicubic") -> NDArray[Any]:

@@ -33,6 +33,7 @@ from .layers import (
     feed_forward,
     merge_heads,
     padding_mask,
+    position_numbers,
     split_heads,
 )
 from .pretrained import PretrainedModel, Take, normal_start, positive
@@ -152,7 +153,7 @@ class BertEmbeddings(nn.Module):
 
     def forward(self, ids: Tensor, types: Tensor) -> Tensor:
         """(B, L) numbers and types to (B, L, D)."""
-        positions = Tensor(np.arange(ids.shape[1])[None, :])
+        positions = Tensor(position_numbers(None, ids.shape[1], 0, ids.array))
         x = self.word_embeddings(ids) + self.token_type_embeddings(types)
         x = x + self.position_embeddings(positions)  # (B, L, D)
         return F.dropout(self.LayerNorm(x), self.dropout, self.training)
@@ -313,12 +314,15 @@ class Bert(_BertBase):
             If a token number or type is out of range.
         """
         config = self.config
-        ids = checked_ids(input_ids, config.vocab_size, config.max_position_embeddings)
+        tables = self.embeddings
+        ids = checked_ids(input_ids, tables.word_embeddings.weight, config.max_position_embeddings)
         if token_type_ids is None:
-            types = Tensor(np.zeros((1, ids.shape[1]), dtype=np.int64))
+            types = as_tensor(np.zeros((1, ids.shape[1]), dtype=np.int64), ids.array)
         else:
-            types = checked_ids(token_type_ids, config.type_vocab_size, None)
-        mask = None if attention_mask is None else padding_mask(attention_mask, ids.shape[1])
+            types = checked_ids(token_type_ids, tables.token_type_embeddings.weight, None)
+        mask = None
+        if attention_mask is not None:
+            mask = padding_mask(attention_mask, ids.shape[1], ids.array)
         recorder = Recorder(output_hidden_states, output_attentions)
         x = self.embeddings(ids, types)  # (B, L, D)
         for layer in self.layer:
@@ -379,7 +383,7 @@ class _WithPredictions(_BertBase):
     def word_loss(self, logits: Tensor, labels: Any) -> Tensor:
         """Mean cross-entropy where the label is not -100."""
         return F.cross_entropy(
-            logits.reshape(-1, self.config.vocab_size), as_tensor(labels).reshape(-1)
+            logits.reshape(-1, self.config.vocab_size), as_tensor(labels, logits.array).reshape(-1)
         )
 
 
@@ -492,7 +496,7 @@ class BertForPreTraining(_WithPredictions):
         if labels is not None:
             losses.append(self.word_loss(out.logits, labels))
         if next_sentence_label is not None:
-            target = as_tensor(next_sentence_label)
+            target = as_tensor(next_sentence_label, out.next_sentence_logits.array)
             losses.append(F.cross_entropy(out.next_sentence_logits, target))
         if losses:
             out.loss = losses[0] if len(losses) == 1 else losses[0] + losses[1]
@@ -545,9 +549,9 @@ class BertForSequenceClassification(_BertBase):
         pooled = F.dropout(out.pooler_output, self.config.dropout, self.training)
         out.logits = self.classifier(pooled)  # (B, num_labels)
         if labels is not None and self.config.num_labels == 1:
-            out.loss = F.mse_loss(out.logits.squeeze(-1), as_tensor(labels))
+            out.loss = F.mse_loss(out.logits.squeeze(-1), as_tensor(labels, pooled.array))
         elif labels is not None:
-            out.loss = F.cross_entropy(out.logits, as_tensor(labels))
+            out.loss = F.cross_entropy(out.logits, as_tensor(labels, pooled.array))
         return out
 
 
@@ -602,7 +606,7 @@ class BertForQuestionAnswering(_BertBase):
             length = start.shape[1]
 
             def loss(logits: Tensor, position: Any) -> Tensor:
-                target = Tensor(np.clip(as_tensor(position).array, 0, length))
+                target = Tensor(as_tensor(position, logits.array).array.clip(0, length))
                 return F.cross_entropy(logits, target, ignore_index=length)
 
             out.loss = (loss(start, start_positions) + loss(end, end_positions)) * 0.5

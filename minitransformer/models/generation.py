@@ -462,9 +462,9 @@ def _beam_search(
     """
     beams = options.num_beams
     if memory is not None:
-        memory = Tensor(np.repeat(to_numpy(memory.array), beams, axis=0))
+        memory = Tensor(memory.array.repeat(beams, axis=0))
         if memory_mask is not None:
-            memory_mask = np.repeat(memory_mask, beams, axis=0)
+            memory_mask = to_numpy(memory_mask).repeat(beams, axis=0)
     reader = _Reader(model, [prompt] * beams, options, memory, memory_mask)
     running = np.full(beams, -1e9)
     running[0] = 0.0  # all beams are the same at first: continue only one of them

@@ -310,9 +310,10 @@ class GPT(PretrainedModel):
             If a token number is not in the vocabulary.
         """
         past = 0 if cache is None else cache.length
-        ids = checked_ids(input_ids, self.config.vocab_size, self.config.n_positions - past)
+        table = self.wte.weight
+        ids = checked_ids(input_ids, table, self.config.n_positions - past)
         recorder = Recorder(output_hidden_states, output_attentions)
-        position = Tensor(position_numbers(attention_mask, ids.shape[1], past))
+        position = Tensor(position_numbers(attention_mask, ids.shape[1], past, table.array))
         x = self.wte(ids) + self.wpe(position)  # (B, L, D)
         x = F.dropout(x, self.config.dropout, self.training)
         for block in self.h:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import nn
 from ..autograd import Tensor
-from ..backend import array_module
+from ..backend import array_module, device_of, is_cuda, to_device
 from ..nn import functional as F
 
 #: What configurations call an activation: the kernel's name.
@@ -110,14 +110,21 @@ class Recorder:
         }
 
 
-def as_tensor(values: Any) -> Tensor:
-    """A tensor as it is; an array or nested list of numbers as a tensor."""
-    return values if isinstance(values, Tensor) else Tensor(np.asarray(values))
+def as_tensor(values: Any, like: Any = None) -> Tensor:
+    """A tensor, an array or a nested list of numbers as a tensor on the device of `like`."""
+    tensor = values if isinstance(values, Tensor) else Tensor(_array(values))
+    if like is None or is_cuda(tensor.array) == is_cuda(like):
+        return tensor
+    return Tensor(to_device(tensor.array, device_of(like)))
 
 
-def checked_ids(input_ids: Any, vocab_size: int, positions: int | None) -> Tensor:
-    """Token numbers as a (B, L) tensor, refused where the model has no row for them."""
-    ids = as_tensor(input_ids)
+def _array(values: Any) -> Any:
+    return values if hasattr(values, "__cuda_array_interface__") else np.asarray(values)
+
+
+def checked_ids(input_ids: Any, table: Tensor, positions: int | None) -> Tensor:
+    """Token numbers as a (B, L) tensor, refused where `table` (V, D) has no row for them."""
+    ids, vocab_size = as_tensor(input_ids, table.array), table.shape[0]
     if ids.ndim != 2:
         raise ValueError(f"token numbers are (batch, length), found shape {tuple(ids.shape)}")
     if ids.array.dtype.kind not in "iu":
@@ -241,13 +248,13 @@ def decoder_mask(
             return None, True
     mask = causal_mask(length, total, like, band)
     if attention_mask is not None:
-        mask = Tensor(mask.array & padding_mask(attention_mask, total).array)
+        mask = Tensor(mask.array & padding_mask(attention_mask, total, like).array)
     return mask, False
 
 
-def padding_mask(attention_mask: Any, total: int) -> Tensor:
-    """(B, S) of 1 at tokens to (B, 1, 1, S) bool."""
-    mask = as_tensor(attention_mask)
+def padding_mask(attention_mask: Any, total: int, like: Any) -> Tensor:
+    """(B, S) of 1 at tokens to (B, 1, 1, S) bool on the device of `like`."""
+    mask = as_tensor(attention_mask, like)
     if mask.ndim != 2 or mask.shape[1] != total:
         raise ValueError(
             f"attention_mask is (batch, {total}), found shape {tuple(mask.shape)}; "
@@ -256,12 +263,13 @@ def padding_mask(attention_mask: Any, total: int) -> Tensor:
     return Tensor(mask.array.astype(bool)[:, None, None, :])
 
 
-def position_numbers(attention_mask: Any, length: int, past: int) -> Any:
+def position_numbers(attention_mask: Any, length: int, past: int, like: Any) -> Any:
     """Positions of the last `length` tokens, counted without the padding: (1 or B, L) integers."""
+    xp = array_module(like)
     if attention_mask is None:
-        return np.arange(past, past + length)[None, :]
-    mask = padding_mask(attention_mask, past + length).array[:, 0, 0].astype(np.int64)
-    return np.maximum(mask.cumsum(axis=1) - 1, 0)[:, -length:] if length else mask[:, :0]
+        return xp.arange(past, past + length)[None, :]
+    mask = padding_mask(attention_mask, past + length, like).array[:, 0, 0].astype(np.int64)
+    return xp.maximum(mask.cumsum(axis=1) - 1, 0)[:, -length:] if length else mask[:, :0]
 
 
 def feed_forward(
@@ -299,7 +307,7 @@ def shifted_loss(logits: Tensor, labels: Any) -> Tensor:
 
     The labels are shifted, not the (B, L, V) logits, which would be copied.
     """
-    labels = as_tensor(labels)
+    labels = as_tensor(labels, logits.array)
     xp = array_module(labels.array)
     following = xp.full_like(labels.array, -100)
     following[:, :-1] = labels.array[:, 1:]
@@ -366,6 +374,7 @@ class KeyValueCache:
     def select(self, rows: Any) -> None:
         """Continue with these rows of the batch, as beam search does."""
         for layer, (keys, values) in self._self.items():
+            rows = array_module(keys).asarray(rows)
             self._self[layer] = (keys[rows], values[rows])
         for layer, (k, v) in self._cross.items():
             self._cross[layer] = (Tensor(k.array[rows]), Tensor(v.array[rows]))

@@ -25,6 +25,7 @@ import numpy as np
 
 from .. import nn
 from ..autograd import Tensor
+from ..backend import array_module
 from ..nn import functional as F
 from .checkpoint import Checkpoint
 from .layers import (
@@ -193,9 +194,10 @@ class LlamaConfig:
 
 def rotary_angles(config: LlamaConfig, position: Any, dtype: Any) -> tuple[Tensor, Tensor]:
     """Cosine and sine of ``position * theta^(-2i / E)``: (1 or B, 1, L, E / 2) each."""
-    half = np.arange(0, config.head_size, 2, dtype=np.float64) / config.head_size
+    xp = array_module(position)
+    half = xp.arange(0, config.head_size, 2, dtype=np.float64) / config.head_size
     angle = position[:, None, :, None].astype(np.float64) * config.rope_theta**-half
-    return Tensor(np.cos(angle).astype(dtype)), Tensor(np.sin(angle).astype(dtype))
+    return Tensor(xp.cos(angle).astype(dtype)), Tensor(xp.sin(angle).astype(dtype))
 
 
 class LlamaAttention(nn.Module):
@@ -354,10 +356,11 @@ class Llama(PretrainedModel):
         """
         config = self.config
         past = 0 if cache is None else cache.length
-        ids = checked_ids(input_ids, config.vocab_size, config.max_position_embeddings - past)
+        table = self.embed_tokens.weight
+        ids = checked_ids(input_ids, table, config.max_position_embeddings - past)
         recorder = Recorder(output_hidden_states, output_attentions)
         x = self.embed_tokens(ids)  # (B, L, D)
-        position = position_numbers(attention_mask, ids.shape[1], past)
+        position = position_numbers(attention_mask, ids.shape[1], past, table.array)
         angles = rotary_angles(config, position, x.array.dtype)
         for layer in self.layers:
             recorder.state(x)

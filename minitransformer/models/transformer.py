@@ -23,6 +23,7 @@ import numpy as np
 
 from .. import nn
 from ..autograd import Tensor
+from ..backend import to_numpy
 from ..kernels.positional import sinusoidal
 from ..nn import functional as F
 from .checkpoint import Checkpoint
@@ -317,7 +318,8 @@ class Side(nn.Module):
             x = x + self.embed_positions(Tensor(position + config.position_offset))
         else:
             last = int(position.max()) + 1 if position.size else 0
-            x = x + Tensor(position_table(config, last)[position].astype(x.array.dtype))
+            table = as_tensor(position_table(config, last).astype(x.array.dtype), x.array)
+            x = x + Tensor(table.array[position])
         if config.normalize_embedding:
             x = self.layernorm_embedding(x)
         return F.dropout(x, config.dropout, self.training)
@@ -402,10 +404,15 @@ class Transformer(PretrainedModel):
         ValueError
             If there are more tokens than positions.
         """
-        ids = checked_ids(input_ids, self.config.vocab_size, self.config.max_positions)
-        mask = None if attention_mask is None else padding_mask(attention_mask, ids.shape[1])
+        table = self.shared.weight
+        ids = checked_ids(input_ids, table, self.config.max_positions)
+        mask = None
+        if attention_mask is not None:
+            mask = padding_mask(attention_mask, ids.shape[1], table.array)
         recorder = recorder or Recorder(False, False)
-        x = self.encoder.embed(self.shared(ids), position_numbers(None, ids.shape[1], 0))
+        x = self.encoder.embed(
+            self.shared(ids), position_numbers(None, ids.shape[1], 0, table.array)
+        )
         for layer in self.encoder.layers:
             recorder.state(x)
             x, weights = layer(x, mask, recorder.wants_weights)
@@ -455,13 +462,14 @@ class Transformer(PretrainedModel):
             If there are more tokens than positions.
         """
         past = 0 if cache is None else cache.length
-        ids = checked_ids(
-            decoder_input_ids, self.config.vocab_size, self.config.max_positions - past
-        )
+        ids = checked_ids(decoder_input_ids, self.shared.weight, self.config.max_positions - past)
         length = ids.shape[1]
         recorder = recorder or Recorder(False, False)
-        cross = None if memory_mask is None else padding_mask(memory_mask, memory.shape[1])
-        x = self.decoder.embed(self.shared(ids), position_numbers(None, length, past))
+        cross = None
+        if memory_mask is not None:
+            cross = padding_mask(memory_mask, memory.shape[1], memory.array)
+        position = position_numbers(None, length, past, memory.array)
+        x = self.decoder.embed(self.shared(ids), position)
         mask, is_causal = decoder_mask(length, past, attention_mask, x.array)
         for layer in self.decoder.layers:
             recorder.state(x)
@@ -518,7 +526,7 @@ class Transformer(PretrainedModel):
         if decoder_input_ids is None:
             if labels is None:
                 raise ValueError("give decoder_input_ids or labels")
-            decoder_input_ids = self.shift_right(as_tensor(labels).array)
+            decoder_input_ids = self.shift_right(to_numpy(as_tensor(labels).array))
         ours = Recorder(output_hidden_states, output_attentions)
         theirs = Recorder(output_hidden_states, output_attentions)
         memory = self.encode(input_ids, attention_mask, theirs)
@@ -535,7 +543,7 @@ class Transformer(PretrainedModel):
         if labels is not None:
             assert out.logits is not None
             scores = out.logits.reshape(-1, self.config.vocab_size)
-            out.loss = F.cross_entropy(scores, as_tensor(labels).reshape(-1))
+            out.loss = F.cross_entropy(scores, as_tensor(labels, scores.array).reshape(-1))
         return out
 
     def shift_right(self, labels: Any) -> Any:

@@ -261,10 +261,10 @@ class ViTEmbeddings(nn.Module):
         size, dtype = table.shape[2], table.array.dtype
         # Bicubic with PyTorch's coefficient and no antialiasing, as the models were published.
         options: dict[str, Any] = {"antialias": False, "cubic_coefficient": -0.75}
-        down = Tensor(resize_weights(self.grid, h, **options).astype(dtype))  # (h, grid)
-        across = Tensor(resize_weights(self.grid, w, **options).astype(dtype))  # (w, grid)
+        down = as_tensor(resize_weights(self.grid, h, **options).astype(dtype), table.array)
+        across = as_tensor(resize_weights(self.grid, w, **options).astype(dtype), table.array)
         patches = table[:, 1:].reshape(self.grid, self.grid * size)
-        rows = (down @ patches).reshape(h, self.grid, size)
+        rows = (down @ patches).reshape(h, self.grid, size)  # (h, grid) @ (grid, grid D)
         resized = (across @ rows).reshape(1, h * w, size)
         return cat([table[:, :1], resized], dim=1)
 
@@ -389,7 +389,8 @@ class ViT(PretrainedModel):
         ValueError
             If the shape does not fit.
         """
-        pixels, config = as_tensor(pixel_values), self.config
+        config = self.config
+        pixels = as_tensor(pixel_values, self.embeddings.cls_token.array)
         side = config.patch_size
         if (
             pixels.ndim != 4
@@ -417,7 +418,7 @@ class ViT(PretrainedModel):
                 seen = cat([seen, x[:, 1:].mean(dim=1)], dim=1)  # (B, 2 D)
             out.logits = self.classifier(seen)
             if labels is not None:
-                out.loss = F.cross_entropy(out.logits, as_tensor(labels))
+                out.loss = F.cross_entropy(out.logits, as_tensor(labels, x.array))
         return out
 
     @classmethod

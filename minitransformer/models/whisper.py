@@ -22,6 +22,7 @@ import numpy as np
 from .. import nn
 from ..autograd import Tensor, no_grad
 from ..autograd.shapes import cat
+from ..backend import to_numpy
 from ..nn import functional as F
 from .checkpoint import Checkpoint
 from .layers import (
@@ -304,7 +305,7 @@ class Whisper(PretrainedModel):
             If the shape is not the one the model was trained on.
         """
         config, side = self.config, self.encoder
-        sound = as_tensor(features)
+        sound = as_tensor(features, side.embed_positions.array)
         expected = (config.num_mel_bins, 2 * config.max_source_positions)
         if sound.ndim != 3 or tuple(sound.shape[1:]) != expected:
             raise ValueError(
@@ -365,10 +366,12 @@ class Whisper(PretrainedModel):
         """
         config, side = self.config, self.decoder
         past = 0 if cache is None else cache.length
-        ids = checked_ids(decoder_input_ids, config.vocab_size, config.max_target_positions - past)
+        ids = checked_ids(
+            decoder_input_ids, side.embed_tokens.weight, config.max_target_positions - past
+        )
         length = ids.shape[1]
         recorder = recorder or Recorder(False, False)
-        position = Tensor(position_numbers(attention_mask, length, past))
+        position = Tensor(position_numbers(attention_mask, length, past, memory.array))
         x = side.embed_tokens(ids) + side.embed_positions(position)  # (B, L, D)
         x = F.dropout(x, config.dropout, self.training)
         mask, is_causal = decoder_mask(length, past, attention_mask, x.array)
@@ -423,7 +426,7 @@ class Whisper(PretrainedModel):
         if decoder_input_ids is None:
             if labels is None:
                 raise ValueError("give decoder_input_ids or labels")
-            target = as_tensor(labels).array
+            target = to_numpy(as_tensor(labels).array)
             decoder_input_ids = np.full_like(target, self.config.decoder_start_token_id)
             decoder_input_ids[:, 1:] = target[:, :-1]
             decoder_input_ids[decoder_input_ids == -100] = self.config.pad_token_id
@@ -441,7 +444,7 @@ class Whisper(PretrainedModel):
         if labels is not None:
             assert out.logits is not None
             scores = out.logits.reshape(-1, self.config.vocab_size)
-            out.loss = F.cross_entropy(scores, as_tensor(labels).reshape(-1))
+            out.loss = F.cross_entropy(scores, as_tensor(labels, scores.array).reshape(-1))
         return out
 
     @classmethod

@@ -154,6 +154,7 @@ def test_draws_follow_the_probabilities():
     assert set(drawn) == {0, 1}
 
 
+@pytest.mark.slow
 def test_keep_likely_agrees_with_transformers():
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

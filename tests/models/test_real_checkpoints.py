@@ -56,6 +56,7 @@ def test_minilm_embeddings(minilm):
     np.testing.assert_allclose(one_by_one, vectors[[0, 2]], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_minilm_equals_transformers(minilm):
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
@@ -76,6 +77,7 @@ def test_minilm_equals_transformers(minilm):
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_minilm_tokenizer(minilm):
     transformers = pytest.importorskip("transformers")
     _, tokenizer = minilm

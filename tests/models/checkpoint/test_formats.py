@@ -187,6 +187,7 @@ def test_torch_files_are_refused(tmp_path):
             open_checkpoint(tmp_path / "m")
 
 
+@pytest.mark.slow
 def test_gguf_agrees_with_the_gguf_package(tmp_path):
     gguf = pytest.importorskip("gguf")
     rng = np.random.default_rng(0)

@@ -18,6 +18,8 @@ from minitransformer.models.transformer import Transformer
 from .compare import load_from, randomise
 from .test_parity import padded, seq2seq_sizes
 
+pytestmark = pytest.mark.slow  # `transformers` is installed for the slow tests only
+
 SEARCHES = [
     {},
     {"repetition_penalty": 1.3},

@@ -23,6 +23,8 @@ from minitransformer.models.vit import ViT
 
 from .compare import compare, load_from, randomise
 
+pytestmark = pytest.mark.slow  # `transformers` is installed for the slow tests only
+
 SEEDS = range(4)
 STATES = {"hidden_states": "hidden_states", "last_hidden_state": "last_hidden_state"}
 WEIGHTS = {"attentions": "attentions"}
