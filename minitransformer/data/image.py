@@ -214,7 +214,9 @@ def _across(weights: NDArray[np.float64], image: NDArray[Any]) -> NDArray[Any]:
 
 
 def _down(weights: NDArray[np.float64], image: NDArray[Any]) -> NDArray[Any]:
-    return _across(weights, image.transpose(1, 0, 2)).transpose(1, 0, 2)
+    turned: NDArray[Any] = _across(weights, image.transpose(1, 0, 2))
+    back: NDArray[Any] = turned.transpose(1, 0, 2)
+    return back
 
 
 def _levels(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64]:
