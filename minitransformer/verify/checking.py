@@ -248,6 +248,7 @@ def _formula(text: str, card: Card | None) -> Finding:
     """The finding about one formula: unreadable, without a card, or decided."""
     from minitransformer.verify import decide
     from minitransformer.verify.parser import CannotParse, parse
+    from minitransformer.verify.printing import to_unicode
 
     place = Place("formula", 1, text)
     if not text.strip():
@@ -275,7 +276,7 @@ def _formula(text: str, card: Card | None) -> Finding:
             return Finding(
                 place,
                 Verdict.NO_CARD,
-                reading=decide.show(readings[0].expr),
+                reading=to_unicode(readings[0].expr),
                 explanation="It resembles no card; --against CARD names one to compare with.",
             )
         card = matched[0]
