@@ -73,7 +73,7 @@ class Floats:
 
     def number(self, value: Any) -> Any:
         """Convert an exact number."""
-        return np.float64(value)
+        return np.float64(float(value))
 
     def array(self, values: Array) -> Array:
         """Convert an array of exact numbers."""
@@ -503,6 +503,8 @@ class Evaluator:
 
     def _extreme_along(self, x: Array, axis: int) -> Any:
         """Return the largest entry along an axis: any shift will do, so midpoints serve."""
+        if self.m.name == "exact":
+            raise CannotEvaluate("not a rational number")
         if self.m.name == "float64":
             top = x.max(axis=axis, keepdims=True)
             return np.where(np.isfinite(top), top, 0.0)

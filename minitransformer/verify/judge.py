@@ -47,6 +47,7 @@ from minitransformer.verify.evaluate import (
 )
 from minitransformer.verify.expression import Expr
 from minitransformer.verify.interpret import Interpretation, Typed, interpret, quick_equal
+from minitransformer.verify.numerics import lost_bits, slope
 from minitransformer.verify.printing import to_latex, to_unicode
 from minitransformer.verify.verdict import Counterexample, Finding, Place, Verdict
 
@@ -59,6 +60,7 @@ EQUALS = frozenset([Verdict.EQUAL_PROVED, Verdict.EQUAL_SUPPORTED, Verdict.EQUAL
 
 # How an evaluation can fail without anything being wrong with the verifier.
 FAILURES = (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError)
+CLOSELY = 0.025  # the largest error of what may be called an approximation
 # From the verdict that says most against a claim to the one that says least.
 SEVERITY = (
     Verdict.CANNOT_PARSE, Verdict.ILL_TYPED, Verdict.WRONG_SHAPE, Verdict.DIFFERENT_CERTIFIED,
@@ -109,7 +111,7 @@ def judge(
             unsafe_float=float_safety(equal[0][0].term, card, bound),
         )
     if equal:
-        return _equal(equal[0][0], equal[0][1], bound, card, reading)
+        return _equal(equal[0][0], equal[0][1], bound, card, reading, full)
     interpretation, outcome = outcomes[0]
     return _different(interpretation, outcome, bound, card, reading, full, approximate)
 
@@ -148,7 +150,9 @@ def card_form(card: Card) -> Any:
 _FORMS: dict[int, tuple[Any, ...]] = {}
 
 
-def _equal(i: Interpretation, o: Outcome, bound: Bound, card: Card, reading: str) -> Finding:
+def _equal(
+    i: Interpretation, o: Outcome, bound: Bound, card: Card, reading: str, full: bool
+) -> Finding:
     if o.shapes < 2 and len(card.dims) > 0:
         return answer(
             card,
@@ -159,6 +163,8 @@ def _equal(i: Interpretation, o: Outcome, bound: Bound, card: Card, reading: str
     witnesses: dict[str, Any] = {"points": o.points, "shapes": o.shapes, "bits": o.bits}
     if bound.renamed:
         witnesses["renamed"] = dict(bound.renamed)
+    if full and not bound.extra:
+        witnesses["lost_bits"] = lost_bits(i.term, card)
     unsafe = float_safety(i.term, card, bound)
     if i.flipped:
         return answer(
@@ -255,7 +261,7 @@ def _different(
             reading,
             detail=near[0],
             explanation=near[1],
-            witnesses={"max_error": near[2]},
+            witnesses=near[2],
         )
     instance = _instance(i, bound, card)
     if instance:
@@ -355,33 +361,42 @@ def equal_up_to(compute: Compute, card: Card, bound: Bound) -> tuple[str, str] |
     return None
 
 
-def approximation(compute: Compute, card: Card) -> tuple[str, str, float] | None:
-    """Return the largest error of a claim that follows a scalar function closely."""
+def approximation(compute: Compute, card: Card) -> tuple[str, str, dict[str, float]] | None:
+    """Return the largest errors of a claim that follows a scalar function closely."""
     if not card.approximable or len(card.inputs) != 1:
         return None
-    (item,) = card.inputs
-    worst, where, scale = 0.0, 0.0, 0.0
-    for k in range(-80, 81):
+    symbol = card.inputs[0].name
+
+    def at(k: int) -> Point:
         value = np.empty((), dtype=object)
         value[()] = Fraction(k, 8)
-        point = Point({item.name: value}, {}, card.functions)
+        return Point({symbol: value}, {}, card.functions)
+
+    worst, where = 0.0, 0.0
+    for k in range(-80, 81):
         try:
-            r = float(card.value(FLOATS, point))
-            gap = abs(float(compute(point, FLOATS)) - r)
+            gap = abs(float(compute(at(k), FLOATS)) - float(card.value(FLOATS, at(k))))
         except FAILURES:
             return None
         if not math.isfinite(gap):
             return None
-        scale = max(scale, abs(r))
         if gap > worst:
             worst, where = gap, k / 8
-    if worst > 0.025:
+    if worst > CLOSELY:
         return None
+    errors = {"max_error": worst}
+    try:
+        errors["max_gradient_error"] = max(
+            abs(float((slope(compute, p, symbol) - slope(card.at_point, p, symbol)).mid()))
+            for p in map(at, range(-32, 33, 4))
+        )
+    except (*FAILURES, AttributeError):
+        pass  # a function that runs on floats only has no slope in balls
     return (
-        f"max error {worst:.2g} at {item.name} = {where:g}",
+        f"max error {worst:.2g} at {symbol} = {where:g}",
         f"It follows {card.name} within {worst:.2g} on [-10, 10], worst at "
-        f"{item.name} = {where:g}; it is not equal to it.",
-        worst,
+        f"{symbol} = {where:g}; it is not equal to it.",
+        errors,
     )
 
 

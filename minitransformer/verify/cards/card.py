@@ -146,6 +146,10 @@ class Card:
             return out.item() if isinstance(out, np.ndarray) else out
         return out if isinstance(out, np.ndarray) else np.array(out, dtype=object)
 
+    def at_point(self, point: Point, m: Floats) -> Any:
+        """Return the reference's value, its arguments in the order of a comparison."""
+        return self.value(m, point)
+
     def point(self, seed: int, shape: int = 0, amplitude: Fraction = Fraction(1)) -> Point:
         """Return exact inputs drawn from a seed at one of the card's shapes."""
         sizes = self.all_shapes()[shape % len(self.all_shapes())]

@@ -9,6 +9,7 @@ from minitransformer.verify.binding import bind
 from minitransformer.verify.cards import find
 from minitransformer.verify.decide import EQUALS, contradictions, decide, decide_function, match
 from minitransformer.verify.expression import Expr, call, name, number
+from minitransformer.verify.numerics import decide_gradient
 from minitransformer.verify.parser import parse
 from minitransformer.verify.verdict import Verdict
 from tests.verify.engine.trees import tree
@@ -322,3 +323,29 @@ def test_matching_prefers_what_the_formula_equals():
     assert match(r"PE_{(pos,2i+1)} = \cos(pos/10000^{2i/d_{model}})")[0].id == "sinusoidal-odd"
     assert match(r"O(n d^2)")[0].id == "complexity-recurrent"
     assert match(r"GELU(x) = 0.5x(1+\tanh(\sqrt{2/\pi}(x+0.044715x^3)))")[0].id == "gelu-tanh"
+
+
+def test_a_backward_formula_of_another_forward_is_convicted():
+    sigmoid_form = r"x\sigma(1.702x)"
+    own = r"\sigma(1.702x) + 1.702x\sigma(1.702x)(1-\sigma(1.702x))"
+    tanh_form = (
+        r"\frac{1}{2}\left(1+\tanh\left(\sqrt{\frac{2}{\pi}}(x+0.044715x^3)\right)\right)"
+        r" + \frac{x}{2}\left(1-\tanh\left(\sqrt{\frac{2}{\pi}}(x+0.044715x^3)\right)^2\right)"
+        r"\sqrt{\frac{2}{\pi}}(1+3\cdot 0.044715x^2)"
+    )
+    assert decide_gradient(sigmoid_form, own, "gelu-sigmoid").verdict in EQUALS
+    assert decide_gradient(find("gelu-tanh").latex, tanh_form, "gelu-tanh").verdict in EQUALS
+    mixed = decide_gradient(sigmoid_form, tanh_form, "gelu-sigmoid")
+    assert mixed.verdict is Verdict.DIFFERENT
+
+
+def test_bits_lost_in_short_floats_are_reported():
+    finding = decide(r"\mathrm{softmax}(QK^T/\sqrt{d_k})V", "attention")
+    lost = finding.witnesses["lost_bits"]
+    assert set(lost) == {"float16", "bfloat16", "float32"}
+    assert all(0 <= bits < 6 for bits in lost.values())
+    cancelling = decide(
+        r"\gamma\frac{x-\mu}{\sqrt{\frac{1}{d}\sum_i x_i^2 - \mu^2 + \epsilon}} + \beta",
+        "layer-norm",
+    )
+    assert "lost_bits" in cancelling.witnesses
