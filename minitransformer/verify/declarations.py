@@ -117,7 +117,7 @@ class Declarations:
 
 _MATH = re.compile(r"\$([^$]+)\$")
 _SLOT = re.compile(r"⟦(\d+)⟧")
-_LIST = r"((?:⟦\d+⟧(?:\s*(?:[,，、;]|and|和|与|及|以及|或|or|&)+\s*)*)+)"
+_LIST = r"((?:⟦\d+⟧(?:[\s,，、;&和与及或]|以及|and\b|or\b)*)+)"
 _END = r"(?=[。；;\n]|[.,，](?:\s|$|⟦|[\u4e00-\u9fff])|$)"
 _MEANS_ZH = re.compile(
     _LIST + r"\s*(?:则|就)?(?:分别)?(?:表示|代表|是指|指的是|指|是|为)(?!\s*⟦)\s*(.{1,80}?)" + _END

@@ -460,6 +460,8 @@ def _plain_lines(text: str, document: Document, line_of: Callable[[int], int]) -
             continue
         if re.search(r"[\u4e00-\u9fff]{3,}", content):
             continue
+        if re.search(r"[A-Za-z]{2,}\s*:\s", content):  # a log's "loss: 2.5"
+            continue
         if len([w for w in words if len(w) > 1 and w.lower() in _PROSE_WORDS]):
             continue
         try:

@@ -8,6 +8,7 @@ cannot be read is a `CannotParse` with its span.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -1787,6 +1788,12 @@ def parse(text: str, macros: Mapping[str, Macro] | None = None) -> list[Reading]
     """
     if not isinstance(text, str):
         raise TypeError(f"a formula is a str, not {type(text).__name__}")
+    return list(_parsed(text, tuple(sorted((macros or {}).items()))))
+
+
+@functools.lru_cache(maxsize=4096)  # a document repeats its symbols
+def _parsed(text: str, defined: tuple[tuple[str, Macro], ...]) -> tuple[Reading, ...]:
+    macros = dict(defined)
     offset = 0
     if len(text) <= 20_000:
         outer = _OUTER.match(text)
@@ -1798,13 +1805,13 @@ def parse(text: str, macros: Mapping[str, Macro] | None = None) -> list[Reading]
         if looks_like_python(text):
             python = parse_python(text)
             if python is not None:
-                return [Reading(_shifted(python, offset))]
+                return (Reading(_shifted(python, offset)),)
         readings = _readings(text, macros)
     except CannotParse as error:
         raise CannotParse(error.message, (error.span[0] + offset, error.span[1] + offset)) from None
     except RecursionError:
         raise CannotParse("a formula nested too deeply", (0, len(text))) from None
-    return [replace(r, expr=_shifted(r.expr, offset)) for r in readings]
+    return tuple(replace(r, expr=_shifted(r.expr, offset)) for r in readings)
 
 
 def _shifted(expr: Expr, offset: int) -> Expr:
