@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..autograd import Tensor, no_grad
-from ..backend import next_key, to_numpy
+from ..backend import next_key, single_threaded_blas, to_numpy
 from ..data.text import Tokenizer
 from .layers import KeyValueCache
 
@@ -317,7 +317,7 @@ class _Reader:
         mask = self.mask[:, : self.length] if self.padded else None
         self.read = self.length
         # not around a `yield`: the mode would leak into the caller's code
-        with no_grad():
+        with no_grad(), single_threaded_blas():  # once, and not around every product
             if self.memory is None:
                 out = self.model(ids, mask, cache=self.cache, logits_to_keep=1)
             else:

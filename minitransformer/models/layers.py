@@ -142,12 +142,16 @@ def checked_ids(input_ids: Any, table: Tensor, positions: int | None) -> Tensor:
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, L, H E) to (B, H, L, E)."""
     batch, length, width = x.shape
+    if length == 1:  # a decoding step: nothing changes places
+        return x.reshape(batch, heads, 1, width // heads)
     return x.reshape(batch, length, heads, width // heads).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
     """(B, H, L, E) to (B, L, H E)."""
     batch, heads, length, size = x.shape
+    if length == 1:
+        return x.reshape(batch, 1, heads * size)
     return x.transpose(1, 2).reshape(batch, length, heads * size)
 
 
