@@ -243,12 +243,12 @@ FORMULAS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "reading", "count"), FORMULAS)
-def test_published_formulas(text: str, reading: str, count: int) -> None:
+@pytest.mark.parametrize(("text", "reading", "ways"), FORMULAS)
+def test_published_formulas(text: str, reading: str, ways: int) -> None:
     readings = parse(text)
     assert to_unicode(readings[0].expr) == reading
-    assert len(readings) == count
-    assert all(bool(r.note) == (count > 1) for r in readings)
+    assert len(readings) == ways
+    assert all(bool(r.note) == (ways > 1) for r in readings)
 
 
 @pytest.mark.parametrize("text", [f[0] for f in FORMULAS])
