@@ -45,7 +45,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Gener
     if call.when == "call":
         for name in ("count", "listing"):
             found = getattr(item, "funcargs", {}).get(name)
-            if found:
+            # A parametrized argument may have the same name.
+            if found and isinstance(found, dict):
                 report.user_properties.append((name, dict(found)))
     return report
 
