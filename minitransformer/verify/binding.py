@@ -160,6 +160,8 @@ class Binder:
     def __call__(self, e: Expr, scope: frozenset[str] = frozenset()) -> Expr:
         if e.op == "name":
             return self._name(e, scope)
+        if e.op == "keyword":
+            return e  # axis=-1, keepdims=True: no symbols of the formula
         if e.op == "concat":
             e = self._whole_concat(e)
         if e.op == "big":
@@ -336,7 +338,7 @@ class Binder:
         if len(parts) == 1 and len(suffix) == 2 and suffix.isalpha():
             parts = list(suffix)
         picks = []
-        for part in (p.strip() for p in parts):
+        for part in (p.strip().replace("'", "′") for p in parts):
             if part.isdigit():
                 picks.append(replace(number(int(part)), span=e.span))
             elif (

@@ -693,6 +693,7 @@ def _search(
                 return True
         return False
 
+    budget = min(budget, 20_000 // repair.size_of_tree(bound.expr))
     found = repair.repairs(
         bound.expr, vocabulary(card, bound), quick, confirmed, budget=budget, depth=depth
     )

@@ -12,7 +12,7 @@ ZHANG = "Zhang and Sennrich, Root Mean Square Layer Normalization, NeurIPS 2019,
 IOFFE = "Ioffe and Szegedy, Batch Normalization, ICML 2015, arXiv:1502.03167"
 
 X = Input("x", ("d",), aliases=("a", "h", "X"))
-GAIN = Input("γ", ("d",), aliases=("g", "w", "weight", "gamma", "γ_i", "a_2"))
+GAIN = Input("γ", ("d",), aliases=("g", "w", "weight", "gamma", "a_2"))
 SHIFT = Input("β", ("d",), aliases=("b", "bias", "beta", "b_2"))
 EPSILON = Input("ε", (), "positive", aliases=("eps", "ϵ", "epsilon"), constant=True)
 SIZES = {"d": "d", "n": "d", "H": "d", "D": "d", "N": "d", "d_model": "d", "m": "d"}
