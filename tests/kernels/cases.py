@@ -116,7 +116,7 @@ def apart(seed: int, *shape: int) -> Array:
 
 def unequal(seed: int, *shape: int) -> Array:
     """As `apart`, and no two of one size and opposite sign."""
-    return exactly(apart(seed, *shape) + 0.015625)
+    return exactly(apart(seed, *shape) + (0.015625 if seed % 2 else -0.015625))
 
 
 def away_from_zero(seed: int, *shape: int) -> Array:

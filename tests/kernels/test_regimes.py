@@ -321,6 +321,11 @@ def pair_of_dropout() -> Pair:
     return Pair(dropout_forward, dropout_backward)
 
 
+def test_dropout_of_almost_everything() -> None:
+    out, _ = pair_of_dropout().forward(np.ones(1000), p=1 - 2.0**-40, key=Key(0))
+    assert (out == 0).mean() > 0.99
+
+
 @pytest.mark.parametrize("p", [-0.1, 1.1, math.nan])
 def test_dropout_refuses_what_is_no_probability(p: float) -> None:
     with pytest.raises(ValueError, match="probability"):
@@ -779,6 +784,21 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
             line = np.diagonal(scores, distance)
             np.testing.assert_allclose(line, line[0], rtol=1e-12)
         np.testing.assert_allclose((Q**2).sum(-1), (q**2).sum(), rtol=1e-13)
+
+
+def test_rotary_angles() -> None:
+    """theta_i = 10000^(-2i/d), times the position (Su et al. 2021, equation 15)."""
+    from minitransformer.kernels.positional import rotary_angles
+
+    for base in (10000.0, 100.0):
+        cos, sin = rotary_angles(np.array([0, 1, 7]), 6, base=base, dtype=np.float64)
+        for row, position in enumerate((0, 1, 7)):
+            for i in range(3):
+                angle = position * base ** (-2 * i / 6)
+                assert cos[row, i] == pytest.approx(math.cos(angle), abs=1e-12)
+                assert sin[row, i] == pytest.approx(math.sin(angle), abs=1e-12)
+    with pytest.raises(ValueError, match="even"):
+        rotary_angles(np.arange(3), 5)
 
 
 def test_rotary_leaves_the_rest_of_a_head_alone() -> None:
