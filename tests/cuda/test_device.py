@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import minitransformer as mt
-from minitransformer import nn, optim
+from tests.device import device_pair, train
 from tests.kernels.cases import CASES, Case
-from tests.kernels.check import Pair, check, pair_of
+from tests.kernels.check import check
 
 from . import fake_cupy
 
@@ -26,34 +24,17 @@ def cupy() -> Iterator[types.ModuleType]:
         yield module
 
 
-def to_device(value: Any) -> Any:
+def there(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         return fake_cupy.ndarray(np.array(value))
-    return tuple(map(to_device, value)) if isinstance(value, tuple) else value
+    return value
 
 
-def to_host(value: Any) -> Any:
+def back(value: Any) -> Any:
     if isinstance(value, fake_cupy.ndarray):
         with fake_cupy.synchronising():
             return value.get()
-    return tuple(map(to_host, value)) if isinstance(value, tuple) else value
-
-
-def device_pair(case: Case) -> Pair:
-    """The kernel with moves to and from the device around it."""
-    forward, backward = pair_of(case)
-
-    def device_forward(*arrays: Any, **options: Any) -> tuple[Any, Any]:
-        if "index" in options:
-            options["index"] = to_device(options["index"])
-        with fake_cupy.synchronising() if case.name == "move" else contextlib.nullcontext():
-            out, saved = forward(*map(to_device, arrays), **options)
-        return to_host(out), (saved,)
-
-    def device_backward(dout: Any, saved: Any) -> Any:
-        return to_host(backward(to_device(dout), saved[0]))
-
-    return Pair(device_forward, device_backward)
+    return value
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=repr)
@@ -61,27 +42,12 @@ def device_pair(case: Case) -> Pair:
 @given(data=st.data())
 def test_kernels_on_the_device(case: Case, data: st.DataObject, cupy: Any) -> None:
     problem = data.draw(case.problems)
-    check(case, problem, np.float32, device_pair(case))
+    check(case, problem, np.float32, device_pair(case, there, back, fake_cupy.synchronising))
 
 
 def test_training_on_the_device_equals_the_host(cupy: Any) -> None:
-    losses = []
-    for device in ("cpu", "cuda"):
-        mt.manual_seed(0)
-        model = nn.Transformer(16, 2, 1, 1, 32, dropout=0.1, batch_first=True).to(device)
-        head = nn.Linear(16, 11).to(device)
-        source, target = (mt.randn(3, n, 16).to(device) for n in (5, 4))
-        labels = mt.randint(0, 11, (3, 4)).to(device)
-        optimizer = optim.AdamW([*model.parameters(), *head.parameters()], lr=1e-3)
-        for _ in range(3):
-            optimizer.zero_grad()
-            logits = head(model(source, target))
-            loss = nn.functional.cross_entropy(logits.view(-1, 11), labels.view(-1))
-            loss.backward()
-            optimizer.step()
-        with fake_cupy.synchronising():
-            losses.append(loss.item())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    host, device = (train(name, fake_cupy.synchronising) for name in ("cpu", "cuda"))
+    assert device[0] == pytest.approx(host[0], rel=1e-5)
 
 
 class TestTheStandIn:
