@@ -18,6 +18,22 @@ from minitransformer.verify.dimensions import (
 from minitransformer.verify.expression import Expr, name, number
 
 INDEX_LETTERS = frozenset("ijklmnpqrstuvc")
+# Functions of more than one shape or argument; the others are elementwise or reductions.
+OTHER_FUNCTIONS = frozenset(
+    [
+        "softmax",
+        "softmax_column",
+        "log_softmax",
+        "rowsum",
+        "clip",
+        "concat",
+        "diag",
+        "tr",
+        "norm",
+        "pow",
+        "kron",
+    ]
+)
 OTHERWISE = frozenset(["otherwise", "else", "otherwise.", "其他", "其它"])
 STATES = frozenset("= ≈ := ≔ ≡ ∝ ∼ ≜ ← ∈ ≤ ≥".split())  # noqa: SIM905
 CONSTANTS = frozenset(["e", "π", "pi", "∞", "inf"])
@@ -201,51 +217,44 @@ class Binder:
         softmax = self._softmax_over(e, scope)
         if softmax is not None:
             return softmax
-        args = tuple(self(a, scope) for a in e.args)
         given = str(e.value)
         function, _ = canonical_function(given)
-        known = (
-            function == "kron"
-            or given in self.card.function_dims
-            or function in ELEMENTWISE
-            or function in REDUCTIONS
-            or function
-            in (
-                "softmax",
-                "softmax_column",
-                "log_softmax",
-                "rowsum",
-                "clip",
-                "concat",
-                "diag",
-                "tr",
-                "norm",
-                "pow",
-            )
-        )
-        if not known and len(args) == 1 and e.args[0].op == "name":
-            vector = self.card.bind(given)
-            index = e.args[0].value
-            if (
-                vector is not None
-                and len(vector.dims) == 1
-                and (index in scope or index in INDEX_LETTERS)
-            ):
-                return self(
-                    Expr("index", (Expr("name", (), given, e.span), e.args[0]), None, e.span), scope
-                )
         if (
-            not known
-            and len(args) == 1
-            and (
+            len(e.args) == 1
+            and given not in self.card.function_dims
+            and function not in ELEMENTWISE | REDUCTIONS | OTHER_FUNCTIONS
+        ):
+            entry = self._entry(given, e, scope)
+            if entry is not None:
+                return entry
+            if (
                 self.card.bind(given)
                 or given in self.card.sizes
                 or given in self.card.derived
                 or self._indexed(e, given, scope) is not None
-            )
-        ):
-            return Expr("mul", (self(Expr("name", (), given, e.span), scope), *args), None, e.span)
-        return replace(e, args=args)
+            ):
+                factor = self(Expr("name", (), given, e.span), scope)
+                return Expr("mul", (factor, self(e.args[0], scope)), None, e.span)
+        return replace(e, args=tuple(self(a, scope) for a in e.args))
+
+    def _entry(self, given: str, e: Expr, scope: frozenset[str]) -> Expr | None:
+        """Read P(i) as an entry of a vector P, and p(w_i | w_<i) as its entry i."""
+        vector = self.card.bind(given)
+        if vector is None or len(vector.dims) != 1:
+            return None
+        (arg,) = e.args
+        if arg.op == "name":
+            index = str(arg.value)
+            if index not in scope and index not in INDEX_LETTERS:
+                return None
+        elif arg.op == "given":
+            index = _plain(arg.args[0]).rpartition("_")[2]
+            if index not in scope:
+                return None
+        else:
+            return None
+        picked = (Expr("name", (), given, e.span), Expr("name", (), index, arg.span))
+        return self(Expr("index", picked, None, e.span), scope)
 
     def _softmax_over(self, e: Expr, scope: frozenset[str]) -> Expr | None:
         """Write softmax_j(a_ij) out: e^a_ij / Σ_l e^a_il."""

@@ -522,6 +522,9 @@ class _Builder:
             gap = self.add([body, self.scale(mean, Fraction(-1))])
             out = self._mean(self.multiply(gap, gap), names, a, axes)
             return out if kind == "var" else self.power(out, Fraction(1, 2))
+        if kind == "rms":
+            squares = self._mean(self.multiply(body, body), names, a, axes)
+            return self.power(squares, Fraction(1, 2))
         if kind == "mean":
             return self._mean(body, names, a, axes)
         for k in axes:

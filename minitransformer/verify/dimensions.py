@@ -64,7 +64,7 @@ FUNCTION_ALIASES = {
     "softmax_column": "softmax_column",
     "softmax_columns": "softmax_column",
 }
-REDUCTIONS = frozenset(["sum", "mean", "max", "min", "var", "std", "prod", "logsumexp"])
+REDUCTIONS = frozenset(["sum", "mean", "max", "min", "var", "std", "prod", "logsumexp", "rms"])
 
 
 class IllTyped(Exception):

@@ -520,6 +520,8 @@ class Evaluator:
             return x.prod(axis=axes)
         if kind == "logsumexp":
             return self.m.log(self.m.exp(x).sum(axis=axes))
+        if kind == "rms":
+            return self.m.sqrt((x * x).sum(axis=axes) / self.m.number(Fraction(n)))
         total = x.sum(axis=axes)
         if kind == "sum":
             return total

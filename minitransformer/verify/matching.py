@@ -66,7 +66,7 @@ def features(e: Expr) -> frozenset[str]:
 
 def _in_card_symbols(e: Expr, card: Card) -> Expr:
     def change(node: Expr) -> Expr:
-        if node.op == "call" and len(node.args) == 1 and node.args[0].op == "name":
+        if node.op == "call" and len(node.args) == 1 and node.args[0].op in ("name", "given"):
             vector = card.bind(str(node.value))
             if vector is not None and vector.dims:  # P(i) for an entry of P
                 return Expr("name", (), vector.name, node.span)

@@ -90,7 +90,50 @@ def _variance(m: Floats, sizes: Any, x: Any) -> Any:
     return _moments(m, x)[1]
 
 
+def _normalised(m: Floats, sizes: Any, x: Any, eps: Any) -> Any:
+    mean, var = _moments(m, x)
+    return [(v - mean) / m.sqrt(var + eps) for v in x]
+
+
 CARDS = (
+    Card(
+        id="root-mean-square",
+        name="Root mean square",
+        aliases=("rms",),
+        heads=("RMS", "rms"),
+        latex=r"\sqrt{\frac{1}{d}\sum_{i=1}^{d} x_i^2}",
+        source=ZHANG,
+        equation="(4)",
+        inputs=(X,),
+        signature=("x",),
+        dims=("d",),
+        output=(),
+        sizes=SIZES,
+        reference=lambda m, sizes, x: _rms(m, x, m.number(0)),
+        torch="x.square().mean().sqrt()",
+        mistakes=(Mistake(r"\sqrt{\sum_{i=1}^{d} x_i^2}", "a sum where the mean belongs"),),
+    ),
+    Card(
+        id="normalised",
+        name="A vector normalised, before gain and shift",
+        aliases=("standardised", "normalized activations"),
+        heads=("x̂", "x̂_i", "x_hat", "z", "z_i", "norm"),
+        latex=r"\frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}",
+        source=BA + "; " + IOFFE,
+        equation="(3) there; algorithm 1",
+        inputs=(X, EPSILON),
+        signature=("x",),
+        dims=("d",),
+        output=("d",),
+        sizes=SIZES,
+        derived=MOMENTS,
+        reference=_normalised,
+        torch="torch.nn.functional.layer_norm(x, x.shape, eps=float(ε))",
+        mistakes=(
+            Mistake(r"\frac{x - \mu}{\sigma + \epsilon}", "ε stands outside the root"),
+            Mistake(r"\frac{x - \mu}{\sigma^2 + \epsilon}", "the variance lacks its root"),
+        ),
+    ),
     Card(
         id="layer-norm-mean",
         name="Mean of a vector",
@@ -248,7 +291,6 @@ CARDS = (
         dims=("d",),
         output=("d",),
         sizes=SIZES,
-        derived={"RMS": r"\sqrt{\frac{1}{d}\sum_{i=1}^{d} x_i^2 + \epsilon}"},
         reference=_rms_norm,
         torch="torch.nn.functional.rms_norm(x, x.shape, γ, float(ε))",
         kernel="minitransformer.kernels.rms_norm.rms_norm_forward",
@@ -268,7 +310,7 @@ CARDS = (
         id="rms-norm-no-eps",
         name="Root mean square normalisation as published, without ε",
         aliases=("rmsnorm without epsilon",),
-        heads=("RMSNorm",),
+        heads=("RMSNorm", "ā", "ā_i", "y"),
         latex=r"\frac{x}{\sqrt{\frac{1}{d}\sum_{i=1}^{d} x_i^2}} \odot \gamma",
         source=ZHANG,
         equation="(4)",
@@ -277,7 +319,7 @@ CARDS = (
         dims=("d",),
         output=("d",),
         sizes=SIZES,
-        derived={"RMS": r"\sqrt{\frac{1}{d}\sum_{i=1}^{d} x_i^2}"},
+        alternatives=(r"\frac{x}{\mathrm{RMS}(x)} \odot \gamma",),
         reference=_rms_norm_bare,
         torch="torch.nn.functional.rms_norm(x, x.shape, γ, 0.0)",
     ),
