@@ -20,6 +20,7 @@ from minitransformer.models.gpt import GPT
 from minitransformer.models.llama import Llama
 from minitransformer.models.transformer import Transformer, position_table
 from minitransformer.models.vit import ViT
+from minitransformer.models.whisper import Whisper
 
 from .compare import compare, load_from, randomise
 
@@ -389,3 +390,31 @@ def test_encoder_decoder(kind, seed, tmp_path):
     }
     count = compare(theirs, ours, inputs, names, prepare=exact_positions)
     assert count > 40
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whisper(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    sizes = {k: v for k, v in seq2seq_sizes(rng).items() if k != "max_position_embeddings"}
+    config = transformers.WhisperConfig(
+        **{**sizes, "scale_embedding": False},
+        num_mel_bins=int(rng.integers(2, 9)),
+        max_source_positions=int(rng.integers(2, 9)),
+        max_target_positions=16,
+    )
+    theirs, ours = build(
+        transformers.WhisperForConditionalGeneration, Whisper, config, tmp_path, seed
+    )
+    sound = rng.standard_normal((3, config.num_mel_bins, 2 * config.max_source_positions))
+    target = tokens(rng, config.vocab_size, batch=3)
+    target[0, -1] = -100
+    inputs = ask(input_features=sound.astype(np.float32), labels=target)
+    names = {
+        "logits": "logits",
+        "hidden_states": "decoder_hidden_states",
+        "attentions": "decoder_attentions",
+        "cross_attentions": "cross_attentions",
+        "encoder_attentions": "encoder_attentions",
+        "encoder_last_hidden_state": "encoder_last_hidden_state",
+    }
+    assert compare(theirs, ours, inputs, names) > 40
