@@ -162,7 +162,7 @@ def _without_tensors(data: Any) -> Any:
 def as_tensor(data: Any, dtype: DType = None, device: Any = None) -> Tensor:
     """Return `data` as a tensor, without a copy where it is a tensor or an array already."""
     if isinstance(data, Tracked):
-        return data.to(device=device, dtype=dtype)  # type: ignore[attr-defined, no-any-return]
+        return data.to(device=device, dtype=dtype)  # type: ignore[attr-defined]
     return _made(_plain(data), dtype, device, False)
 
 

@@ -45,7 +45,7 @@ def numpy_names(function: Function) -> Function:
 
 def wrap(array: Array) -> Tensor:
     """Return a tensor, off the tape, around an array."""
-    return Tracked.result_class(array)  # type: ignore[no-any-return]
+    return Tracked.result_class(array)
 
 
 def raw(x: Any) -> Any:
@@ -191,7 +191,7 @@ def apply(
         If their shapes do not broadcast.
     """
     try:
-        return record(forward, backward, *operands)  # type: ignore[no-any-return]
+        return record(forward, backward, *operands)
     except ValueError as error:
         shapes = [tuple(raw(x).shape) for x in operands if isinstance(x, Tracked)]
         try:

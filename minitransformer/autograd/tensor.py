@@ -403,27 +403,27 @@ class Tensor(Methods):
 
     def float(self) -> Tensor:
         """Return the tensor in float32."""
-        return cast(self, np.dtype(np.float32))  # type: ignore[no-any-return]
+        return cast(self, np.dtype(np.float32))
 
     def double(self) -> Tensor:
         """Return the tensor in float64."""
-        return cast(self, np.dtype(np.float64))  # type: ignore[no-any-return]
+        return cast(self, np.dtype(np.float64))
 
     def half(self) -> Tensor:
         """Return the tensor in float16."""
-        return cast(self, np.dtype(np.float16))  # type: ignore[no-any-return]
+        return cast(self, np.dtype(np.float16))
 
     def long(self) -> Tensor:
         """Return the tensor in int64."""
-        return cast(self, np.dtype(np.int64))  # type: ignore[no-any-return]
+        return cast(self, np.dtype(np.int64))
 
     def int(self) -> Tensor:
         """Return the tensor in int32."""
-        return cast(self, np.dtype(np.int32))  # type: ignore[no-any-return]
+        return cast(self, np.dtype(np.int32))
 
     def bool(self) -> Tensor:
         """Return which elements are not zero."""
-        return cast(self, np.dtype(np.bool_))  # type: ignore[no-any-return]
+        return cast(self, np.dtype(np.bool_))
 
     def type(self, dtype: DType = None) -> Any:
         """Return the tensor in `dtype`, or PyTorch's name of its type."""
@@ -553,7 +553,7 @@ class Tensor(Methods):
             result.requires_grad = self.requires_grad
             result.grad = copy.deepcopy(self.grad, memo)
             memo[id(self)] = result
-        return memo[id(self)]  # type: ignore[no-any-return]
+        return memo[id(self)]
 
     def __reduce__(self) -> Any:
         return (_rebuild, (type(self), to_numpy(self.array), self.requires_grad))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-class Device(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False)
+class Device:
     """Where an array lives: ``cpu``, or ``cuda`` with the number of the GPU.
 
     Examples
@@ -36,10 +38,9 @@ class Device(NamedTuple):
         # PyTorch users write `x.device == "cuda"` as often as they compare two devices.
         if isinstance(other, str):
             return str(self) == other
-        return tuple.__eq__(self, other) if isinstance(other, Device) else NotImplemented
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
+        if isinstance(other, Device):
+            return (self.type, self.index) == (other.type, other.index)
+        return NotImplemented
 
     def __hash__(self) -> int:
         return hash(str(self))

@@ -106,12 +106,12 @@ def cross_entropy_forward(
     """
     _check(logits, target, class_weight, ignore_index, label_smoothing, reduction)
     xp = array_module(logits)
-    wide = np.float32 if logits.dtype == np.float16 else logits.dtype
+    wide = np.dtype(np.float32) if logits.dtype == np.float16 else logits.dtype
     N, V = logits.shape
     top, lse = xp.empty((2, N, 1), wide)  # log-sum-exp of the logits less their largest
     losses = xp.empty(N, wide)
     hard = target.dtype.kind != "f"
-    counted = (target != ignore_index) if hard else None
+    counted: Any = (target != ignore_index) if hard else None
     w = None if class_weight is None else class_weight.astype(wide, copy=False)
     uniform = label_smoothing / V
 
@@ -134,7 +134,6 @@ def cross_entropy_forward(
             loss = (1 - label_smoothing) * loss - uniform * spread
         losses[r] = xp.where(counted[r], loss, wide.type(0)) if hard else loss
 
-    wide = np.dtype(wide)
     if cuda.fits(logits) and hard and w is None and not label_smoothing:
         cuda.cross_entropy_forward(logits, target, losses, top, lse, ignore_index)
     elif losses.size:
@@ -170,7 +169,7 @@ def cross_entropy_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, 
     hard = target.dtype.kind != "f"
     scale = xp.broadcast_to(xp.asarray(dout if share is None else dout * share), (N,))
     dlogits = xp.empty_like(logits, order="C")
-    dtarget = None if hard else xp.empty_like(target, order="C")
+    dtarget: Any = None if hard else xp.empty_like(target, order="C")
     uniform = smoothing / V
 
     def work(r: slice) -> None:

@@ -577,7 +577,7 @@ _ATANH_ERF = (
 def _erf_single(x: Array, xp: Any, out: Array | None = None) -> Array:
     y = _horner(x * x, _ATANH_ERF, out)
     y *= x
-    return xp.tanh(y, out=out)  # type: ignore[no-any-return]
+    return xp.tanh(y, out=out)
 
 
 # Cody's rationals, constant term first: x P(x^2)/Q(x^2) up to 0.46875 and, beyond,
@@ -609,7 +609,7 @@ def _erf_double(x: Array, xp: Any) -> Array:
     near = small * (_horner(t, _CODY_P1) / _horner(t, _CODY_Q1))
     size = xp.clip(abs(x), 0.46875, 6.0)  # erf(6) rounds to 1
     far = 1 - xp.exp(-size * size) * (_horner(size, _CODY_P2) / _horner(size, _CODY_Q2))
-    return xp.where(abs(x) <= 0.46875, near, xp.copysign(far, x))  # type: ignore[no-any-return]
+    return xp.where(abs(x) <= 0.46875, near, xp.copysign(far, x))
 
 
 def _horner(t: Array, coefficients: tuple[float, ...], out: Array | None = None) -> Array:
@@ -618,7 +618,7 @@ def _horner(t: Array, coefficients: tuple[float, ...], out: Array | None = None)
         y += c
         y *= t
     y += coefficients[0]
-    return y  # type: ignore[no-any-return]
+    return y
 
 
 # -- type and place ------------------------------------------------------------------

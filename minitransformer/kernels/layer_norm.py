@@ -112,7 +112,7 @@ def layer_norm_forward(
     if cuda.fits(rows, gain, shift):
         cuda.layer_norm_forward(rows, gain, shift, y, mean, rstd, eps)
     elif rows.size:
-        run_rows(work, *rows.shape, like=rows)
+        run_rows(work, len(rows), rows.shape[1], rows)
     return y.reshape(x.shape), (x, weight, mean, rstd, bias is not None, normalized_ndim)
 
 

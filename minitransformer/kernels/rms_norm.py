@@ -72,7 +72,7 @@ def rms_norm_forward(
         y[r] = x_hat
 
     if rows.size:
-        run_rows(work, *rows.shape, like=rows)
+        run_rows(work, len(rows), rows.shape[1], rows)
     return y.reshape(x.shape), (x, weight, rstd, normalized_ndim)
 
 

@@ -43,7 +43,7 @@ def _rowwise(
     if fused is not None and cuda.fits(*rows):
         fused(*rows, out)
     elif out.size:
-        run_rows(work, *out.shape, like=out)
+        run_rows(work, len(out), out.shape[1], out)
     return xp.moveaxis(out.reshape(shape), -1, axis)
 
 

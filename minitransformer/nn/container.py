@@ -130,7 +130,7 @@ class Sequential(_Numbered):
     def __iadd__(self, other: Sequential) -> Sequential:
         if not isinstance(other, Sequential):
             raise ValueError(f"only a Sequential can be added to one, found {type(other)}")
-        return self.extend(other)  # type: ignore[no-any-return]
+        return self.extend(other)
 
 
 class ModuleList(_Numbered):
@@ -160,7 +160,7 @@ class ModuleList(_Numbered):
         return type(self)(module for _, module in items)
 
     def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
-        return self.extend(modules)  # type: ignore[no-any-return]
+        return self.extend(modules)
 
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         return ModuleList(chain(self, other))

@@ -176,7 +176,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         bias = bias.expand(weight.shape[0])
-    return record(_linear.linear_forward, _linear.linear_backward, input, weight, bias)  # type: ignore[no-any-return]
+    return record(_linear.linear_forward, _linear.linear_backward, input, weight, bias)
 
 
 def embedding(
@@ -235,7 +235,7 @@ def embedding(
         raise ValueError(
             f"embedding: padding_idx {padding_idx} must be within the {rows} embeddings"
         )
-    return record(  # type: ignore[no-any-return]
+    return record(
         _embedding.embedding_forward,
         _embedding.embedding_backward,
         input,
@@ -345,7 +345,7 @@ def layer_norm(
     _check_tensors("layer_norm", input=input, weight=weight, bias=bias)
     _check_same_dtype("layer_norm", input=input, weight=weight, bias=bias)
     n = _check_normalized("layer_norm", input, normalized_shape, weight=weight, bias=bias)
-    return record(  # type: ignore[no-any-return]
+    return record(
         _layer_norm.layer_norm_forward,
         _layer_norm.layer_norm_backward,
         input,
@@ -390,7 +390,7 @@ def rms_norm(
     _check_tensors("rms_norm", input=input, weight=weight)
     _check_same_dtype("rms_norm", input=input, weight=weight)
     n = _check_normalized("rms_norm", input, normalized_shape, weight=weight)
-    return record(  # type: ignore[no-any-return]
+    return record(
         _rms_norm.rms_norm_forward,
         _rms_norm.rms_norm_backward,
         input,
@@ -447,7 +447,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     _check_tensors("relu", input=input)
     if inplace:
         return in_place("relu_", relu)(input)
-    return record(_activation.relu_forward, _activation.relu_backward, input)  # type: ignore[no-any-return]
+    return record(_activation.relu_forward, _activation.relu_backward, input)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -472,7 +472,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
         raise RuntimeError(
             f"gelu: approximate argument must be either none or tanh, got {approximate!r}"
         )
-    return record(  # type: ignore[no-any-return]
+    return record(
         _activation.gelu_forward, _activation.gelu_backward, input, approximate=approximate
     )
 
@@ -482,7 +482,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     _check_tensors("silu", input=input)
     if inplace:
         return in_place("silu_", silu)(input)
-    return record(_activation.silu_forward, _activation.silu_backward, input)  # type: ignore[no-any-return]
+    return record(_activation.silu_forward, _activation.silu_backward, input)
 
 
 def sigmoid(input: Tensor) -> Tensor:
@@ -552,7 +552,7 @@ def softmax(
     axis = _softmax_dim("softmax", input, dim, _stacklevel)
     input = input if dtype is None else input.to(dtype)
     _check_same_dtype("softmax", input=input)
-    return record(_softmax.softmax_forward, _softmax.softmax_backward, input, axis=axis)  # type: ignore[no-any-return]
+    return record(_softmax.softmax_forward, _softmax.softmax_backward, input, axis=axis)
 
 
 def log_softmax(
@@ -563,7 +563,7 @@ def log_softmax(
     axis = _softmax_dim("log_softmax", input, dim, _stacklevel)
     input = input if dtype is None else input.to(dtype)
     _check_same_dtype("log_softmax", input=input)
-    return record(  # type: ignore[no-any-return]
+    return record(
         _softmax.log_softmax_forward, _softmax.log_softmax_backward, input, axis=axis
     )
 
@@ -595,7 +595,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         return input
     if inplace:
         return in_place("dropout_", dropout)(input, p)
-    return record(  # type: ignore[no-any-return]
+    return record(
         _dropout.dropout_forward, _dropout.dropout_backward, input, p=p, key=next_key()
     )
 
@@ -677,7 +677,7 @@ def feed_forward(
                 f"feed_forward: {argument} has shape {tuple(bias.shape)}, "
                 f"expected ({weight.shape[0]},)"
             )
-    return record(  # type: ignore[no-any-return]
+    return record(
         _feed_forward.feed_forward_forward,
         _feed_forward.feed_forward_backward,
         input,
@@ -744,7 +744,7 @@ def gated_feed_forward(
     ):
         shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
         raise RuntimeError(f"gated_feed_forward: {shapes} do not fit together")
-    return record(  # type: ignore[no-any-return]
+    return record(
         _feed_forward.gated_feed_forward_forward,
         _feed_forward.gated_feed_forward_backward,
         input,
@@ -777,7 +777,7 @@ def rotary(input: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -
        equation 34.
     """
     _check_tensors("rotary", input=input, cos=cos, sin=sin)
-    return record(  # type: ignore[no-any-return]
+    return record(
         _positional.rotary_forward,
         _positional.rotary_backward,
         input,
@@ -840,7 +840,7 @@ def pad(
             )
         ]
     widths = tuple((max(before, 0), max(after, 0)) for before, after in pairs)
-    return record(  # type: ignore[no-any-return]
+    return record(
         _shape.pad_forward,
         _shape.pad_backward,
         input,
@@ -970,8 +970,8 @@ def cross_entropy(
     )
     if reduction == "none":
         shape = tuple(input.shape)
-        return loss.reshape(shape[:1] + shape[2:] if len(shape) > 1 else ())  # type: ignore[no-any-return]
-    return loss  # type: ignore[no-any-return]
+        return loss.reshape(shape[:1] + shape[2:] if len(shape) > 1 else ())
+    return loss
 
 
 def nll_loss(
@@ -1287,7 +1287,7 @@ def scaled_dot_product_attention(
         key=next_key() if dropout_p > 0.0 else None,
         mask_gradient=attn_mask is not None and attn_mask.requires_grad,
     )
-    return out.squeeze(0) if dims == 2 else out  # type: ignore[no-any-return]
+    return out.squeeze(0) if dims == 2 else out
 
 
 def _broadcast_heads(
@@ -1644,7 +1644,7 @@ def _separate_projections(
 
 
 def _append(x: Tensor, row: Tensor, axis: int) -> Tensor:
-    return record(_shape.concat_forward, _shape.concat_backward, x, row, axis=axis)  # type: ignore[no-any-return]
+    return record(_shape.concat_forward, _shape.concat_backward, x, row, axis=axis)
 
 
 class _Masks:

@@ -107,7 +107,7 @@ def _put(tensor: Tensor, values: Any) -> Tensor:
 def _draw(draw: Any, tensor: Tensor, generator: Any) -> Array:
     key = next_key() if generator is None else generator.next_key()
     xp = array_module(tensor.array)
-    return draw(key, tuple(tensor.shape), tensor.array.dtype, xp=xp)  # type: ignore[no-any-return]
+    return draw(key, tuple(tensor.shape), tensor.array.dtype, xp=xp)
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:

@@ -69,7 +69,7 @@ class _Layer(Module):
         fused = _kernel_activation(self.activation)
         parts = ((self.linear1, Linear), (self.dropout, Dropout), (self.linear2, Linear))
         if fused is None or not all(_untouched(module, kind) for module, kind in parts):
-            return self.linear2(self.dropout(self.activation(self.linear1(x))))  # type: ignore[no-any-return]
+            return self.linear2(self.dropout(self.activation(self.linear1(x))))
         return F.feed_forward(
             x,
             self.linear1.weight,
@@ -172,7 +172,7 @@ class TransformerEncoderLayer(_Layer):
             x = x + self._sa_block(self.norm1(x), src_mask, src_key_padding_mask, is_causal)
             return x + self._ff_block(self.norm2(x))
         x = self.norm1(x + self._sa_block(x, src_mask, src_key_padding_mask, is_causal))
-        return self.norm2(x + self._ff_block(x))  # type: ignore[no-any-return]
+        return self.norm2(x + self._ff_block(x))
 
     def _sa_block(
         self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
@@ -186,10 +186,10 @@ class TransformerEncoderLayer(_Layer):
             attn_mask=mask,
             is_causal=is_causal,
         )
-        return self.dropout1(x)  # type: ignore[no-any-return]
+        return self.dropout1(x)
 
     def _ff_block(self, x: Tensor) -> Tensor:
-        return self.dropout2(self._feed_forward(x))  # type: ignore[no-any-return]
+        return self.dropout2(self._feed_forward(x))
 
 
 class TransformerDecoderLayer(_Layer):
@@ -299,7 +299,7 @@ class TransformerDecoderLayer(_Layer):
             return x + self._ff_block(self.norm3(x))
         x = self.norm1(x + self._sa_block(x, *self_masks))
         x = self.norm2(x + self._mha_block(x, memory, *cross_masks))
-        return self.norm3(x + self._ff_block(x))  # type: ignore[no-any-return]
+        return self.norm3(x + self._ff_block(x))
 
     def _sa_block(
         self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
@@ -313,7 +313,7 @@ class TransformerDecoderLayer(_Layer):
             attn_mask=mask,
             is_causal=is_causal,
         )
-        return self.dropout1(x)  # type: ignore[no-any-return]
+        return self.dropout1(x)
 
     def _mha_block(
         self,
@@ -332,10 +332,10 @@ class TransformerDecoderLayer(_Layer):
             attn_mask=mask,
             is_causal=is_causal,
         )
-        return self.dropout2(x)  # type: ignore[no-any-return]
+        return self.dropout2(x)
 
     def _ff_block(self, x: Tensor) -> Tensor:
-        return self.dropout3(self._feed_forward(x))  # type: ignore[no-any-return]
+        return self.dropout3(self._feed_forward(x))
 
 
 def _is_causal_mask(mask: Tensor | None, is_causal: bool | None) -> bool:
@@ -639,7 +639,7 @@ class Transformer(Module):
             src_key_padding_mask=src_key_padding_mask,
             is_causal=src_is_causal,
         )
-        return self.decoder(  # type: ignore[no-any-return]
+        return self.decoder(
             tgt,
             memory,
             tgt_mask=tgt_mask,

@@ -112,7 +112,7 @@ class Floats:
 
     def power(self, a: Any, b: Any) -> Any:
         """Return a to the power b."""
-        return np.power(np.float64(a) if np.isscalar(a) else a, b)
+        return np.power(np.float64(a) if isinstance(a, (int, float)) else a, b)
 
     def maximum(self, a: Any, b: Any) -> Any:
         """Return the larger of two."""

@@ -131,7 +131,7 @@ def _flops(m: Floats, sizes: Any, N: Any, D: Any) -> Any:
 N_INPUT = Input("n", (), "whole", aliases=("L", "T", "N"))
 D_INPUT = Input("d", (), "whole", aliases=("d_model", "D", "d_k"))
 K_INPUT = Input("k", (), "whole")
-BLANK = ({}, {}, {})
+BLANK: tuple[dict[str, int], ...] = ({}, {}, {})
 
 CARDS = (
     Card(
