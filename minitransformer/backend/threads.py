@@ -141,6 +141,7 @@ def run_blocks(work: Callable[[Block], Any], items: Sequence[Block]) -> None:
 # Elements of one block. Shorter ones make threads queue for the interpreter lock between
 # NumPy calls; longer ones leave the core's cache.
 ELEMENTS = 1 << 17
+ROW_ELEMENTS = 3 << 15  # of formulas over rows, which have more arrays in cache at a time
 
 
 def even_blocks(n: int, size: int) -> list[slice]:
@@ -158,14 +159,14 @@ def even_blocks(n: int, size: int) -> list[slice]:
     return blocks(n, -(-n // max(1, pieces))) if n else []
 
 
-def row_blocks(n_rows: int, width: int, like: Array) -> list[slice]:
+def row_blocks(n_rows: int, width: int, like: Any) -> list[slice]:
     """Return the blocks of rows that a rowwise kernel works on: one on a GPU, many on a CPU.
 
     They depend on the sizes alone, so that sums over blocks do not depend on the threads.
     """
     if not isinstance(like, np.ndarray):
         return [slice(0, n_rows)]
-    return even_blocks(n_rows, max(1, ELEMENTS // max(1, width)))
+    return even_blocks(n_rows, max(1, ROW_ELEMENTS // max(1, width)))
 
 
 def run_rows(work: Callable[[slice], Any], n_rows: int, width: int, like: Array) -> None:

@@ -86,7 +86,7 @@ class _Problem:
         longest = max((q.stop - q.start for q in queries), default=1)
         scores = R * longest * max(1, min(S, KEYS) if self.xp is np else S)
         heads = max(1, min(G, budget // max(1, scores)))
-        batch = max(1, budget // max(1, scores * heads)) if heads == G else 1
+        batch = max(1, min(-(-B // 2), budget // max(1, scores * heads))) if heads == G else 1
         return [
             _Tile(b, g, q)
             for b in even_blocks(B, batch)

@@ -16,6 +16,7 @@ from .dropout import drop
 from .linear import column_sum, product
 
 ROWS, COLUMNS = 512, 768  # of one tile of the intermediate: 1.5 MiB of float32
+PIECE = 1 << 16  # elements that an activation works on at a time
 
 
 def _tiles(xp: Any, n: int, F: int, dropout_p: float = 0.0) -> list[tuple[slice, slice]]:
@@ -24,6 +25,14 @@ def _tiles(xp: Any, n: int, F: int, dropout_p: float = 0.0) -> list[tuple[slice,
         return [(slice(0, n), slice(0, F))]
     columns = [slice(0, F)] if dropout_p else even_blocks(F, COLUMNS)
     return [(r, c) for r in even_blocks(n, ROWS) for c in columns]
+
+
+def _pieces(xp: Any, rows: slice, columns: slice) -> list[slice]:
+    """Return the rows of a tile in pieces whose temporaries stay in cache together."""
+    if xp is not np:
+        return [rows]
+    step = max(1, PIECE // (columns.stop - columns.start))
+    return [slice(i, min(i + step, rows.stop)) for i in range(rows.start, rows.stop, step)]
 
 
 def _check(name: str, x: Array, **weights: tuple[Array | None, tuple[int, ...]]) -> None:
@@ -108,16 +117,15 @@ def feed_forward_forward(
 
     def work(tile: tuple[slice, slice]) -> None:
         r, c = tile
-        h_rc = product(rows[r], w1[c].T, out=h[tile])
-        if b1 is not None:
-            h_rc += b1[c]
-        a_rc = act.value(h_rc)
-        a[tile] = _dropout_rows(a_rc, r, dropout_p, key) if dropout_p else a_rc
+        product(rows[r], w1[c].T, out=h[tile])
+        for piece in _pieces(xp, r, c):
+            if b1 is not None:
+                h[piece, c] += b1[c]
+            a_rc = act.value(h[piece, c])
+            a[piece, c] = _dropout_rows(a_rc, piece, dropout_p, key) if dropout_p else a_rc
 
     run_blocks(work, _tiles(xp, n, F, dropout_p))
-    y = product(a, w2.T)
-    if b2 is not None:
-        y += b2
+    y = product(a, w2.T, bias=b2)
     saved = (x, w1, w2, h, b1 is not None, b2 is not None, act, dropout_p, key)
     return y.reshape(*x.shape[:-1], len(w2)), saved
 
@@ -131,11 +139,13 @@ def feed_forward_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array | No
 
     def work(tile: tuple[slice, slice]) -> None:
         r, c = tile
-        a_rc, da = act.value(h[tile]), product(dy_rows[r], w2[:, c])
-        if dropout_p:
-            a_rc, da = (_dropout_rows(v, r, dropout_p, key) for v in (a_rc, da))
-        a[tile] = a_rc
-        dh[tile] = act.gradient(da, h[tile])
+        product(dy_rows[r], w2[:, c], out=dh[tile])
+        for r in _pieces(xp, *tile):
+            a_rc, da = act.value(h[r, c]), dh[r, c]
+            if dropout_p:
+                a_rc, da = (_dropout_rows(v, r, dropout_p, key) for v in (a_rc, da))
+            a[r, c] = a_rc
+            dh[r, c] = act.gradient(da, h[r, c])
 
     run_blocks(work, _tiles(xp, *h.shape, dropout_p))
     dx = product(dh, w1)
@@ -209,9 +219,12 @@ def gated_feed_forward_forward(
 
     def work(tile: tuple[slice, slice]) -> None:
         r, c = tile
-        opened = act.value(product(rows[r], w_gate[c].T, out=gate[tile]))
-        opened *= product(rows[r], w_up[c].T, out=up[tile])
-        s[tile] = opened
+        product(rows[r], w_gate[c].T, out=gate[tile])
+        product(rows[r], w_up[c].T, out=up[tile])
+        for r in _pieces(xp, *tile):
+            opened = act.value(gate[r, c])
+            opened *= up[r, c]
+            s[r, c] = opened
 
     run_blocks(work, _tiles(xp, n, F))
     y = product(s, w_down.T)
@@ -229,11 +242,12 @@ def gated_feed_forward_backward(
 
     def work(tile: tuple[slice, slice]) -> None:
         r, c = tile
-        ds = product(dy_rows[r], w_down[:, c])
-        opened = act.value(gate[tile])
-        s[tile] = opened * up[tile]
-        dgate[tile] = act.gradient(ds * up[tile], gate[tile])
-        dup[tile] = ds * opened
+        product(dy_rows[r], w_down[:, c], out=dup[tile])
+        for r in _pieces(xp, *tile):
+            ds, opened = dup[r, c], act.value(gate[r, c])
+            s[r, c] = opened * up[r, c]
+            dgate[r, c] = act.gradient(ds * up[r, c], gate[r, c])
+            dup[r, c] = ds * opened
 
     run_blocks(work, _tiles(xp, *gate.shape))
     dx = product(dgate, w_gate)

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import ELEMENTS, Array, array_module, even_blocks, run_blocks
+from ..backend import ELEMENTS, Array, array_module, blocks, even_blocks, run_blocks
 
 ROWS = 512  # at least, of one block of a large product: each block packs the other factor again
 BLOCKS = 16  # at most, of one product, where they are large enough
 SMALL = 1 << 23  # multiplications below which one thread is done before two have begun
 
 
-def product(a: Array, b: Array, out: Array | None = None) -> Array:
+def product(a: Array, b: Array, out: Array | None = None, *, bias: Array | None = None) -> Array:
     """Return the matrix product ``a @ b`` of two matrices or two stacks of them.
 
     Parameters
@@ -25,6 +25,8 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
         Of the same type; leading axes broadcast.
     out : (..., M, N) array, optional
         Where to write.
+    bias : (N,) array, optional
+        Added to every row of a product of two matrices, while the row is in cache.
 
     Returns
     -------
@@ -33,9 +35,13 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     """
     xp = array_module(a)
     if xp is not np:
-        return xp.matmul(a, b, out=out)
+        out = xp.matmul(a, b, out=out)
+        if bias is not None:
+            out += bias
+        return out
     if a.dtype == np.float16:
-        wide = product(a.astype(np.float32), b.astype(np.float32))
+        wide_bias = None if bias is None else bias.astype(np.float32)
+        wide = product(a.astype(np.float32), b.astype(np.float32), bias=wide_bias)
         if out is None:
             return wide.astype(np.float16)
         out[...] = wide
@@ -46,14 +52,19 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         out = np.empty((*batch, M, N), np.result_type(a, b))
     if out.ndim == 2:
-        if M * N * K < SMALL:
-            run_blocks(lambda _: np.matmul(a, b, out=out), [None])
-        elif M >= N:
-            rows = even_blocks(M, _block_size(M))
-            run_blocks(lambda r: np.matmul(a[r], b, out=out[r]), rows)
-        else:  # few rows against a wide matrix: a decoding step, a small batch
-            columns = even_blocks(N, _block_size(N))
-            run_blocks(lambda c: np.matmul(a, b[:, c], out=out[:, c]), columns)
+        by_rows = M >= N  # else few rows against a wide matrix: a decoding step, a small batch
+        longer = M if by_rows else N
+        size = longer if M * N * K < SMALL else _block_size(longer)
+
+        def work(part: slice) -> None:
+            if by_rows:
+                block = np.matmul(a[part], b, out=out[part])
+            else:
+                block = np.matmul(a, b[:, part], out=out[:, part])
+            if bias is not None:
+                block += bias if by_rows else bias[part]
+
+        run_blocks(work, blocks(longer, size) if size == longer else even_blocks(longer, size))
         return out
 
     a = np.broadcast_to(a, (*out.shape[:-2], M, K))
@@ -200,9 +211,7 @@ def linear_forward(x: Array, weight: Array, bias: Array | None) -> tuple[Array, 
             f"linear: bias has shape {bias.shape}; weight {weight.shape} needs {weight.shape[:1]}"
         )
     rows = rows_of(x)
-    y = product(rows, weight.T)
-    if bias is not None:
-        y += bias
+    y = product(rows, weight.T, bias=bias)
     return y.reshape(*x.shape[:-1], len(weight)), (x, weight, bias is not None)
 
 
