@@ -30,7 +30,9 @@ def drop(x: Array, p: float, key: Key, start: int = 0) -> Array:
     xp = array_module(x)
     if p == 1.0:
         return xp.zeros_like(x)
-    keep = random_bits(key, x.size, start=start, xp=xp) >= np.uint32(keep_threshold(p))
+    early = start % 8  # the stream is drawn from multiples of 8
+    bits = random_bits(key, early + x.size, start=start - early, xp=xp)[early:]
+    keep = bits >= np.uint32(keep_threshold(p))
     return xp.where(keep.reshape(x.shape), x * x.dtype.type(1.0 / (1.0 - p)), x.dtype.type(0))
 
 
