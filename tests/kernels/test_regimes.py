@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from minitransformer.backend import Key, get_num_threads, set_num_threads
 from tests.kernels import reference as ref
-from tests.kernels.cases import CASES, Problem, normal
+from tests.kernels.cases import CASES, Problem, exactly, normal
 from tests.kernels.check import DTYPES, Pair, as_tuple, check, freeze, pair_of, same_bits
 from tests.tolerance import assert_close
 
@@ -194,6 +194,28 @@ def test_attention_of_large_scores(size: float, dtype: type) -> None:
     check(CASES["attention"], problem, dtype)
 
 
+@pytest.mark.parametrize("loud", [0, 600, 1050])
+def test_attention_of_large_scores_in_one_block_of_keys(loud: int) -> None:
+    """Scores of some hundred wherever the online softmax is: its maximum has to follow."""
+    Q, K, V = heads(23, 5, 1100, 4, 3, 2, 1)
+    Q, K = 6 * Q, K / 8
+    K[..., loud : loud + 40, :] *= 160
+    check_without_loops(
+        Problem((exactly(Q), exactly(K), V, None), {"is_causal": False, "scale": 1.0})
+    )
+
+
+def test_the_log_sum_exp_of_a_row_that_sees_nothing_is_minus_infinity() -> None:
+    look = np.ones((6, 5), bool)
+    look[2] = False
+    Q, K, V = heads(5, 6, 5, 4)
+    _, saved = kernel("attention").forward(Q, K, V, look)
+    lse = saved[5].reshape(2, 6)
+    assert (lse[:, 2] == -np.inf).all() and np.isfinite(np.delete(lse, 2, axis=1)).all()
+    scores = (Q @ K.swapaxes(-1, -2) / 2).reshape(2, 6, 5)
+    np.testing.assert_allclose(lse[:, 0], np.log(np.exp(scores[:, 0]).sum(-1)), rtol=1e-13)
+
+
 def test_causal_outputs_do_not_see_the_future() -> None:
     Q, K, V = [a.astype(np.float32) for a in heads(4, 40, 40, 8)]
     whole = forward("attention", Q, K, V, None, is_causal=True)
@@ -353,6 +375,16 @@ def test_feed_forward_dropout() -> None:
     check_gradients(reference, arrays, grads)
 
 
+def test_feed_forward_drops_what_dropout_would() -> None:
+    """Whatever the blocks of rows: element i of the hidden layer meets element i of the stream."""
+    p, key, rows = 0.25, Key(3), 1300
+    options = {"activation": "relu", "dropout_p": p, "key": key}
+    x = np.ones((rows, 1))
+    hidden = forward("feed_forward", x, np.ones((7, 1)), None, np.eye(7), None, **options)
+    expected, _ = pair_of_dropout().forward(np.ones((rows, 7)), p=p, key=key)
+    assert same_bits(hidden, expected)
+
+
 # Softmax, norms, activations ---------------------------------------------------------------
 
 
@@ -464,6 +496,26 @@ def test_elementwise_extremes_follow_ieee() -> None:
         assert np.array_equal(ours, function(t[:, None], t[None]).numpy(), equal_nan=True), name
 
 
+@both_dtypes
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((2, 1, 3, 2, 5), (4, 1, 5, 2)),
+        ((4, 1, 2, 5), (2, 1, 3, 5, 2)),
+        ((3, 2, 5), (1, 5, 2)),
+        ((1, 2, 5), (3, 5, 2)),
+        ((2, 3, 4, 5), (5, 2)),
+        ((4, 5), (2, 3, 5, 2)),
+        ((5,), (2, 3, 5, 2)),
+        ((2, 3, 4, 5), (5,)),
+    ],
+    ids=str,
+)
+def test_stacks_of_matrices_broadcast(shapes: Any, dtype: type) -> None:
+    arrays = tuple(normal(i, *shape) for i, shape in enumerate(shapes))
+    check(CASES["matmul"], Problem(arrays), dtype)
+
+
 def test_relu_lets_nan_through() -> None:
     assert np.isnan(forward("relu", np.array([np.nan, 1.0])))[0]
 
@@ -475,6 +527,10 @@ def test_equal_extremes_share_or_take_the_gradient_as_in_pytorch() -> None:
         t = torch.from_numpy(x.copy()).requires_grad_()
         chosen(t, 1).sum().backward()
         assert np.array_equal(dx, t.grad.numpy())
+    _, (dx,) = both("norm", -x, ord=math.inf, axis=1, keepdims=False)
+    t = torch.from_numpy(-x).requires_grad_()
+    torch.linalg.vector_norm(t, math.inf, 1).sum().backward()
+    assert np.array_equal(dx, t.grad.numpy())
     for name, function in [("maximum", torch.maximum), ("minimum", torch.minimum)]:
         a, b = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
         function(a, b).sum().backward()
@@ -560,6 +616,16 @@ def test_cross_entropy_with_every_target_ignored(reduction: str, dtype: type) ->
     theirs.sum().backward()
     assert np.array_equal(out, theirs.detach().numpy(), equal_nan=True)
     assert (dlogits == 0).all() and dlogits.dtype == dtype
+
+
+@both_dtypes
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy_of_smoothed_probabilities(weighted: bool, dtype: type) -> None:
+    weight = np.float64(np.float32(np.linspace(0.5, 2, 5))) if weighted else None
+    target = np.float64(np.float32(np.random.default_rng(0).dirichlet(np.ones(5), 6)))
+    for reduction in ("mean", "sum", "none"):
+        options = {"label_smoothing": 0.25, "reduction": reduction}
+        check(CASES["cross_entropy"], Problem((normal(3, 6, 5), target, weight), options), dtype)
 
 
 @both_dtypes

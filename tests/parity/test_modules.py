@@ -18,7 +18,7 @@ from tests.parity.same import array_of, flat, tensor_in
 from tests.tolerance import assert_close
 
 Array = np.ndarray
-NEIGHBOURS = 4
+NEIGHBOURS = 2
 
 
 def run(
@@ -105,7 +105,7 @@ def same_module(
             assert_close(grad, exact_grads[name], naive_grads[name], "backward", name, also, size)
 
 
-few = settings(max_examples=6)
+few = settings(max_examples=4)
 
 
 def plain(library: Any, module: Any, *inputs: Any) -> Any:
