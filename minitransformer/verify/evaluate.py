@@ -274,7 +274,7 @@ class Exact(Floats):
                 return Fraction(u) ** v.numerator
             if v.denominator == 2 and (u != 0 or v >= 0):
                 return Fraction(self.sqrt(u)) ** v.numerator
-            return self._refuse()
+            raise CannotEvaluate("not a rational number")
 
         return _each(power, a, b)
 

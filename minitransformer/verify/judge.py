@@ -693,7 +693,8 @@ def _search(
                 return True
         return False
 
-    budget = min(budget, 20_000 // repair.size_of_tree(bound.expr))
+    loops = sum(n.op == "big" for n in bound.expr.walk())  # each costs a loop per candidate
+    budget = min(budget, 20_000 // (repair.size_of_tree(bound.expr) * (1 + 3 * loops)))
     found = repair.repairs(
         bound.expr, vocabulary(card, bound), quick, confirmed, budget=budget, depth=depth
     )

@@ -187,10 +187,9 @@ MULTI_HEAD_INPUTS = (
     Input("W^V", ("h", "d_model", "d_v")),
     Input("W^O", ("h*d_v", "d_model"), aliases=("W_O", "W^o")),
 )  # fmt: skip
-# The sizes must differ, but no table may grow beyond what a hand can follow.
 MULTI_HEAD_SHAPES = (
-    {"n_q": 3, "n_k": 4, "d_model": 5, "d_k": 2, "d_v": 6, "h": 7},
-    {"n_q": 2, "n_k": 3, "d_model": 4, "d_k": 5, "d_v": 7, "h": 6},
+    {"n_q": 5, "n_k": 6, "d_model": 7, "d_k": 3, "d_v": 4, "h": 2},
+    {"n_q": 4, "n_k": 7, "d_model": 6, "d_k": 2, "d_v": 5, "h": 3},
 )
 MULTI_HEAD_SIZES = {"d_k": "d_k", "d_v": "d_v", "h": "h", "d_model": "d_model", "H": "h"}
 ATTENTION_FUNCTION = {
