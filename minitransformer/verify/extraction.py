@@ -116,7 +116,7 @@ class Prose:
     def line_of(self, fragment: str) -> int:
         """Return the line on which a part of the paragraph starts."""
         position = max(0, self.text.find(fragment.strip()))
-        return self.line + bisect.bisect_right(self.breaks, position)  # breaks are in order
+        return self.line + bisect_right(self.breaks, position)  # breaks are in order
 
 
 @dataclass
