@@ -1,0 +1,1 @@
+"""minitransformer beside other frameworks: the same models, weights and batches in one process."""
