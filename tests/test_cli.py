@@ -18,7 +18,17 @@ ROOT = Path(__file__).parents[1]
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("verify", "cards", "doctor"))
+    names = (
+        "verify",
+        "cards",
+        "doctor",
+        "generate",
+        "chat",
+        "embed",
+        "fill-mask",
+        "classify-image",
+    )
+    assert all(name in out for name in (*names, "transcribe", "inspect", "bench"))
     assert main(["verify", "--help"]) == 0
     assert "exit status" in capsys.readouterr().out
 
