@@ -174,19 +174,22 @@ def run_torch(
 # The check ---------------------------------------------------------------------------------
 
 
-def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) -> dict[str, float]:
-    """Run every comparison on one problem.
+class Expected(NamedTuple):
+    """What everybody else says of a problem; the same whatever kernel is checked."""
 
-    Returns
-    -------
-    dict
-        Largest errors in units of the rule: "forward", "backward", and PyTorch's own.
-    """
-    pair = pair or pair_of(case)
-    inert = {*case.inert, *problem.inert}
-    dtype = np.dtype(dtype)
-    inputs = inputs_of(problem, dtype)
-    before = [None if a is None else a.tobytes() for a in inputs]
+    options: dict[str, Any]
+    doubles: list[Array | None]
+    exact: tuple[Any, ...]
+    naive: tuple[Any, ...]
+    neighbours: list[tuple[Any, Any]]
+    douts: list[Array | None]
+    truth: TorchResult | None
+    single: TorchResult | None
+    neighbouring_grads: list[tuple[Any, Any]]
+
+
+def expect(case: Case, problem: Problem, dtype: Any) -> Expected:
+    """Run the reference and PyTorch on a problem and on its neighbours."""
     doubles = [
         a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in problem.arrays
     ]
@@ -195,39 +198,73 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
     ]
     options = reference_options(problem, dtype)
     naive_form = case.naive or case.reference
+    others: list[Any] = []
     with np.errstate(over="ignore"):  # where float32 overflows, that is its answer
         exact = as_tuple(case.reference(*doubles, **options))
         naive = as_tuple(naive_form(*singles, **options))
-    others = list(neighbours(problem)) if sum(o.size for o in exact) < FEW else []
-    with np.errstate(over="ignore"):
+        if sum(o.size for o in exact) < FEW:
+            others = list(neighbours(problem))
         others_out = [
             (as_tuple(case.reference(*d, **options)), as_tuple(naive_form(*s, **options)))
             for d, s in others
         ]
+    douts = [
+        upstream(o.shape, problem, i) if o.dtype.kind == "f" else None for i, o in enumerate(exact)
+    ]
+    if case.torch is None:
+        return Expected(options, doubles, exact, naive, others_out, douts, None, None, [])
+    if not others and any(a is not None and 0 < a.size < FEW for a in problem.arrays):
+        others = list(neighbours(problem))
+    others_grads = [
+        tuple(run_torch(case, arrays, options, arriving).grads for arrays in both)
+        for both, arriving in zip(others, other_upstreams(douts, problem.seed))
+    ]
+    truth = run_torch(case, doubles, options, douts)
+    single = run_torch(case, singles, options, douts)
+    return Expected(options, doubles, exact, naive, others_out, douts, truth, single, others_grads)
+
+
+def check(
+    case: Case,
+    problem: Problem,
+    dtype: Any,
+    pair: Pair | None = None,
+    expected: Expected | None = None,
+) -> dict[str, float]:
+    """Run every comparison on one problem.
+
+    Returns
+    -------
+    dict
+        Largest errors in units of the rule: "forward", "backward", and PyTorch's own.
+    """
+    pair = pair or pair_of(case)
+    want = expected or expect(case, problem, dtype)
+    inert = {*case.inert, *problem.inert}
+    dtype = np.dtype(dtype)
+    inputs = inputs_of(problem, dtype)
+    before = [None if a is None else a.tobytes() for a in inputs]
+    units = {"forward": 0.0, "backward": 0.0, "torch forward": 0.0, "torch backward": 0.0}
+    size, sizes = 0.0, (0.0,) * len(inputs)
+    if case.terms is not None:
+        size, sizes = case.terms(want.doubles, want.options, want.douts[0])
 
     # forward
     out, saved = pair.forward(*inputs, **problem.options, **problem.extras)
     outs = as_tuple(out)
     assert isinstance(saved, tuple), f"saved is {type(saved).__name__}, not a tuple"
-    assert len(outs) == len(exact), f"{len(outs)} outputs, reference {len(exact)}"
-    values = [
-        upstream(o.shape, problem, i) if o.dtype.kind == "f" else None for i, o in enumerate(outs)
-    ]
-    size, sizes = 0.0, (0.0,) * len(inputs)
-    if case.terms is not None:
-        size, sizes = case.terms(doubles, options, values[0])
-    units = {"forward": 0.0, "backward": 0.0, "torch forward": 0.0, "torch backward": 0.0}
+    assert len(outs) == len(want.exact), f"{len(outs)} outputs, reference {len(want.exact)}"
     for i, ours in enumerate(outs):
         assert isinstance(ours, np.ndarray | np.generic), f"output {i} is {type(ours).__name__}"
         if ours.dtype.kind == "f":
             assert ours.dtype == dtype, f"output {i} is {ours.dtype} for {dtype} inputs"
-        truth, plain, also = compared(i, exact, naive, others_out)
+        truth, plain, also = compared(i, want.exact, want.naive, want.neighbours)
         found = assert_close(ours, truth, plain, "forward", f"output {i}", also, size)
         units["forward"] = max(units["forward"], found)
 
     # backward
     layout = problem.layouts[-1] if problem.layouts else "contiguous"
-    douts = [None if v is None else lay_out(v, layout, dtype) for v in values]
+    douts = [None if v is None else lay_out(v, layout, dtype) for v in want.douts]
     dout = tuple(douts) if isinstance(out, tuple) else douts[0]
     freeze(saved)
     grads = pair.backward(dout, saved)
@@ -249,30 +286,22 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
     assert before == [None if a is None else a.tobytes() for a in inputs], "an input was changed"
 
     # PyTorch
-    if case.torch is not None:
-        truth64 = run_torch(case, doubles, options, values)
-        torch32 = run_torch(case, singles, options, values)
-        if not others and any(a is not None and 0 < a.size < FEW for a in inputs):
-            others = list(neighbours(problem))
-        others_grads = [
-            tuple(run_torch(case, arrays, options, arriving).grads for arrays in pair_of_arrays)
-            for pair_of_arrays, arriving in zip(others, other_upstreams(values, problem.seed))
-        ]
-        for i, theirs in enumerate(torch32.outs):
+    if want.truth is not None and want.single is not None:
+        for i, theirs in enumerate(want.single.outs):
             if theirs.dtype.kind == "f" and dtype == np.float32:
-                truth, plain, also = compared(i, exact, naive, others_out)
+                truth, plain, also = compared(i, want.exact, want.naive, want.neighbours)
                 bound = _units(theirs, truth, plain, "forward", also, size)
                 units["torch forward"] = max(units["torch forward"], bound)
             elif theirs.dtype.kind != "f":
                 assert np.array_equal(outs[i], theirs), f"output {i} differs from PyTorch's"
-        for i, (ours, truth, theirs) in enumerate(zip(grads, truth64.grads, torch32.grads)):
+        for i, (ours, truth, theirs) in enumerate(zip(grads, want.truth.grads, want.single.grads)):
             if i in problem.inert:
                 continue
             if truth is None:
                 assert ours is None or not ours.any(), f"gradient {i}: PyTorch has none"
                 continue
             assert ours is not None, f"gradient {i} is None, PyTorch has one"
-            also = [(truths[i], plains[i]) for truths, plains in others_grads]
+            also = [(truths[i], plains[i]) for truths, plains in want.neighbouring_grads]
             found = assert_close(ours, truth, theirs, "backward", f"gradient {i}", also, sizes[i])
             units["backward"] = max(units["backward"], found)
             if dtype == np.float32:
@@ -280,7 +309,7 @@ def check(case: Case, problem: Problem, dtype: Any, pair: Pair | None = None) ->
                 units["torch backward"] = max(units["torch backward"], bound)
 
     if dtype == np.float64 and case.differences(problem):
-        check_by_differences(case, doubles, options, values, grads, problem.seed)
+        check_by_differences(case, want.doubles, want.options, want.douts, grads, problem.seed)
     return units
 
 
