@@ -260,6 +260,9 @@ CARDS = (
             "linear in V",
             "unchanged when keys and values are permuted together",
         ),
+        alternatives=(
+            r"\sum_{j} \frac{\exp(q_i^T k_j/\sqrt{d_k})}{\sum_{l} \exp(q_i^T k_l/\sqrt{d_k})} v_j",
+        ),
         mistakes=MISTAKES,
     ),
     Card(
@@ -277,6 +280,7 @@ CARDS = (
         suggestions={"S": r"QK^T/\sqrt{d_k}"},
         reference=_weights,
         torch="torch.softmax(Q @ K.T / Q.shape[-1] ** 0.5, -1)",
+        alternatives=(r"\frac{\exp(q_i^T k_j/\sqrt{d_k})}{\sum_{l} \exp(q_i^T k_l/\sqrt{d_k})}",),
         properties=("rows sum to one",),
     ),
     Card(
@@ -318,7 +322,7 @@ CARDS = (
         id="attention-scores-scaled",
         name="Scaled dot-product scores",
         aliases=("scaled scores",),
-        heads=("S", "scores", "E", "e", "score", "A", "e_ij", "s_ij"),
+        heads=("S", "scores", "E", "e", "score", "e_ij", "s_ij"),
         latex=r"\frac{QK^T}{\sqrt{d_k}}",
         source=VASWANI,
         equation="(1), the argument of the softmax",
