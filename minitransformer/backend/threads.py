@@ -166,7 +166,7 @@ def row_blocks(n_rows: int, width: int, like: Any) -> list[slice]:
     """
     if not isinstance(like, np.ndarray):
         return [slice(0, n_rows)]
-    return even_blocks(n_rows, max(1, ROW_ELEMENTS // max(1, width)))
+    return even_blocks(n_rows, max(1, round(ROW_ELEMENTS / max(1, width))))
 
 
 def run_rows(work: Callable[[slice], Any], n_rows: int, width: int, like: Array) -> None:
