@@ -375,7 +375,7 @@ def test_encoder_decoder(kind, seed, tmp_path):
         for side in (theirs.model.encoder, theirs.model.decoder):
             side.embed_positions.float()
     theirs.tie_weights()
-    theirs.final_logits_bias.normal_()
+    theirs.final_logits_bias.normal_(generator=torch.Generator().manual_seed(seed))
     theirs.config._attn_implementation = "eager"
     ours = load_from(theirs, Transformer, tmp_path)
     source, target = (tokens(rng, config.vocab_size, batch=3) for _ in range(2))
