@@ -118,7 +118,7 @@ def compare_gradients(exact_model, naive_model, ours) -> int:
     exact = dict(exact_model.named_parameters(remove_duplicate=False))
     naive = dict(naive_model.named_parameters(remove_duplicate=False))
     takes = ours.sources(Checkpoint(Path("theirs"), "safetensors", dict.fromkeys(exact)))
-    compared, seen = 0, set()
+    seen, found = set(), {}
     for name, parameter in ours.named_parameters():
         take = takes[name]
         assert all(source in exact for source in take.names), (name, take)
@@ -139,8 +139,13 @@ def compare_gradients(exact_model, naive_model, ours) -> int:
             # found is rounding on the scale of the weight's gradient: judge the two together.
             pairs = zip(weights, grads)
             grads = [np.concatenate([weight.ravel(), bias]) for weight, bias in pairs]
-        assert_close(*grads, "backward", name=f"d {name}")
-        compared += 1
+        found[name] = grads
     left = {n for n, p in exact_model.named_parameters() if p.grad is not None} - seen
     assert not left, f"gradients of theirs that no parameter of ours has: {left}"
-    return compared
+    # In a tensor of ten numbers deep in a model it is luck how far the naive run is off, so its
+    # error is taken relative to each tensor's size and the worst tensor stands for all.
+    worst = max(np.abs(n - e).max() / (np.abs(e).max() or 1.0) for _, e, n in found.values())
+    for name, (ours_grad, truth, _) in found.items():
+        pooled = (truth + worst * np.abs(truth).max()).astype(np.float32)
+        assert_close(ours_grad, truth, pooled, "backward", name=f"d {name}")
+    return len(found)
