@@ -14,6 +14,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,15 +28,18 @@ if TYPE_CHECKING:
 # Modules that add their own commands through `add_commands(subparsers)`.
 COMMAND_MODULES = ("minitransformer.models.commands", "minitransformer.bench.commands")
 OWN = ("verify", "cards", "doctor")
+OPTION = re.compile(r"--?[A-Za-z][A-Za-z-]*(=.*)?", re.DOTALL)
 VERIFY_EXAMPLES = r"""examples:
   minitransformer verify                                   what one published article claims
   minitransformer verify paper.md --html report.html       every formula of a document
   minitransformer verify 'softmax(\frac{QK^T}{d_k})V'      one formula
   minitransformer verify 'softmax(Q @ K.T / sqrt(d_k)) @ V' --against attention
   minitransformer verify my_file.py:my_attention --against attention
+  minitransformer verify -- '-x'                           what looks like an option is a formula
   cat notes.tex | minitransformer verify - --json
 
-exit status: 0 all hold (or are as the ledger records), 1 refuted, 2 no answer possible
+exit status: 0 all hold (or are as the ledger records), 1 refuted, 2 no answer: not
+understood, undecided, or a function that hangs, crashes or cheats
 """
 
 
@@ -62,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        options = _parser(arguments).parse_args(arguments)
+        options = _parser(arguments).parse_args(_formulas_apart(arguments))
         status: int = options.run(options)
         sys.stdout.flush()
         return status
@@ -87,6 +91,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         print(f"minitransformer: error: {text}", file=sys.stderr)
         return 2
+
+
+def _formulas_apart(arguments: list[str]) -> list[str]:
+    r"""Keep a formula that starts with a minus sign from being taken for an option.
+
+    >>> _formulas_apart(["verify", r"-\log p", "--json"])
+    ['verify', ' -\\log p', '--json']
+    >>> _formulas_apart(["verify", "--", "-x", "--against", "relu"])
+    ['verify', ' -x', '--against', 'relu']
+    """
+    if arguments[:1] != ["verify"]:
+        return arguments
+    out: list[str] = []
+    literal = False
+    for argument in arguments:
+        if argument == "--" and not literal:
+            literal = True
+            continue
+        formula = argument.startswith("-") and argument != "-" and not OPTION.fullmatch(argument)
+        # argparse takes what starts with a space for a positional argument.
+        out.append(f" {argument}" if literal or formula else argument)
+        literal = False
+    return out
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -179,6 +206,8 @@ def _verify_target(options: argparse.Namespace, advance: Callable[[int, int], No
     from minitransformer.verify import checking, sandbox
 
     target: str | None = options.target
+    if target is not None and target.startswith(" -"):
+        target = target[1:]  # see _formulas_apart
     if target is None:
         from minitransformer.verify.ledger import check_ledger
 

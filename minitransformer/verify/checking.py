@@ -152,8 +152,37 @@ def check_document(
     except KeyboardInterrupt:
         interrupted = True
     # Whoever interrupts wants to see what there is, not to wait for a witness.
-    report = _report(name, "document", tuple(findings), started, ask=not interrupted)
+    notes = [] if interrupted else _left_out(text, name, findings)
+    report = _report(name, "document", tuple(findings), started, notes, ask=not interrupted)
     return replace(report, interrupted=interrupted)
+
+
+def _left_out(text: str, name: str, findings: list[Finding]) -> list[str]:
+    """Say which formulas and code blocks of a document got no finding."""
+    from minitransformer.verify.extraction import read_document
+
+    document = read_document(text, name)
+    places = [(f.place.line, f.place.end_line or f.place.line) for f in findings]
+
+    def spoken(first: int, last: int) -> bool:
+        return any(start <= last and end >= first for start, end in places)
+
+    formulas = [f.line for f in document.formulas if not spoken(f.line, f.end_line)]
+    codes = [c.line for c in document.codes if not spoken(c.line, c.line + c.text.count("\n"))]
+    notes = [
+        f"not checked: {len(lines)} {what}{'' if len(lines) == 1 else 's'}, line{_lines(lines)}"
+        for lines, what in (
+            (formulas, "formula or symbol in the text"), (codes, "code block"),
+        )
+        if lines
+    ]  # fmt: skip
+    return [*notes, "prose is read only for claims of known kinds"] if document.prose else notes
+
+
+def _lines(lines: list[int]) -> str:
+    distinct = sorted(set(lines))
+    shown = ", ".join(map(str, distinct[:12])) + (", …" if len(distinct) > 12 else "")
+    return f"{'' if len(distinct) == 1 else 's'} {shown}"
 
 
 def check_file(

@@ -221,9 +221,7 @@ class Report:
             return 0
         if self.holds:
             return 0
-        # A function that hangs or crashes was asked properly; an unreadable formula was not.
-        unanswerable = self.kind == "formula" and set(self.outcomes) <= {"undecided"}
-        return 2 if unanswerable else 1
+        return 2 if set(self.outcomes) <= {"undecided"} else 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as the JSON document that the module describes."""

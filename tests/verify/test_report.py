@@ -142,7 +142,7 @@ def test_every_verdict_has_an_outcome_a_rule_and_a_place_in_the_text() -> None:
         ("formula", [Verdict.UNDER_SPECIFIED], 2),
         ("function", [Verdict.EQUAL_SUPPORTED], 0),
         ("function", [Verdict.DIFFERENT_CERTIFIED], 1),
-        ("function", [Verdict.UNVERIFIABLE], 1),
+        ("function", [Verdict.UNVERIFIABLE], 2),
     ],
 )
 def test_exit_status(kind: str, verdicts: list[Verdict], status: int) -> None:

@@ -33,6 +33,17 @@ def hangs(Q, K, V):
     while True:
         pass
 
+def works_a_second(Q, K, V):
+    import time
+    end = time.monotonic() + 0.4
+    while time.monotonic() < end:
+        pass
+    return Q
+
+def sleeps(Q, K, V):
+    import time
+    time.sleep(60)
+
 def segfaults(Q, K, V):
     import ctypes
     ctypes.string_at(0)
@@ -210,6 +221,22 @@ def test_a_hanging_function_is_stopped(user_file: str) -> None:
             with pytest.raises(SandboxError, match=r"took over 0\.3 s"):
                 function(*inputs())
     assert time.monotonic() - started < 30
+
+
+def test_the_limit_is_the_functions_own_time(
+    user_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load(f"{user_file}:works_a_second", time_limit=0.4) as function:
+        spent = iter([0.0, *(0.05 * i for i in range(1, 100))])
+        # A busy machine: the clock runs, the process gets little of the processor.
+        monkeypatch.setattr(function, "_processor_time", lambda: next(spent))
+        assert function(*inputs()).shape == (2, 3)
+    with load(f"{user_file}:works_a_second", time_limit=0.2) as function:
+        with pytest.raises(SandboxError, match=r"took over 0\.2 s"):
+            function(*inputs())
+    with load(f"{user_file}:sleeps", time_limit=0.3) as function:
+        with pytest.raises(SandboxError, match=r"took over 0\.3 s"):
+            function(*inputs())
 
 
 def test_a_function_with_a_memory_is_found(user_file: str) -> None:
