@@ -12,9 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minitransformer.backend import Key, get_num_threads, set_num_threads
+from minitransformer.backend import Key, get_num_threads, random_bits, set_num_threads
+from minitransformer.kernels.dropout import keep_threshold
 from tests.kernels import reference as ref
-from tests.kernels.cases import CASES, Problem, exactly, normal
+from tests.kernels.cases import CASES, Problem, away_from_zero, exactly, normal
 from tests.kernels.check import DTYPES, Pair, as_tuple, check, freeze, pair_of, same_bits
 from tests.tolerance import assert_close
 
@@ -53,7 +54,17 @@ def heads(seed: int, L: int, S: int, E: int, Ev: int | None = None, H: int = 2, 
 
 # Attention: lengths and sizes --------------------------------------------------------------
 
-LENGTHS = [(1, 1), (1, 239), (239, 1), (97, 97), (128, 512), (129, 513), (127, 511), (257, 257)]
+LENGTHS = [
+    (1, 1),
+    (1, 239),
+    (239, 1),
+    (97, 97),
+    (128, 512),
+    (129, 513),
+    (127, 511),
+    (257, 257),
+    (700, 700),
+]
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
@@ -205,6 +216,15 @@ def test_attention_of_large_scores_in_one_block_of_keys(loud: int) -> None:
     )
 
 
+@pytest.mark.parametrize("scale", [1e-3, 50.0, 500.0])
+def test_attention_of_any_scale(scale: float) -> None:
+    """Scores are called small or large after the scale, whichever side of 1 it lies on."""
+    Q, K, V = heads(29, 6, 40, 4, 3, 2, 1)
+    size = math.sqrt(150 / scale)
+    problem = Problem((exactly(size * Q / 2), exactly(size * K / 2), V, None), {"scale": scale})
+    check_without_loops(problem)
+
+
 def test_the_log_sum_exp_of_a_row_that_sees_nothing_is_minus_infinity() -> None:
     look = np.ones((6, 5), bool)
     look[2] = False
@@ -289,6 +309,33 @@ def test_attention_dropout(is_causal: bool, dtype: type) -> None:
     assert same_bits((out, grads), (again, grads_again))
     other = forward("attention", *arrays, None, **{**options, "key": Key(7, 1, 3)})
     assert not same_bits(out, other)
+
+
+def test_attention_dropout_gives_every_row_a_stretch_of_the_stream() -> None:
+    """Row (b, h, q) begins at its number times the keys rounded up to 8, whatever the tiles."""
+    p, key = 0.4, Key(11, 2, 3)
+    B, H, L, S = 2, 4, 300, 21
+    Q = normal(1, B, H, L, 3)
+    K = normal(2, B, 2, S, 3)
+    eye = np.broadcast_to(np.eye(S), (B, 2, S, S))
+    weights = forward("attention", Q, K, eye, None, dropout_p=p, key=key)
+    bits = random_bits(key, B * H * L * 24).reshape(B, H, L, 24)[..., :S]
+    assert np.array_equal(weights != 0, bits >= keep_threshold(p))
+    assert (forward("attention", Q, K, eye, None, dropout_p=1.0, key=key) == 0).all()
+
+
+@both_dtypes
+def test_infinite_values_weigh_in_where_they_are_seen(dtype: type) -> None:
+    Q, K, V = [a.astype(dtype) for a in heads(8, 6, 6, 4)]
+    V[0, 0, 3, 0] = np.inf
+    V[0, 0, 4, 1] = -np.inf
+    V[0, 1, 1, 2], V[0, 1, 2, 2] = np.inf, -np.inf
+    out = forward("attention", Q, K, V, None, is_causal=True)
+    for head, column, first, value in [(0, 0, 3, np.inf), (0, 1, 4, -np.inf)]:
+        assert np.isfinite(out[0, head, :first, column]).all()
+        assert (out[0, head, first:, column] == value).all()
+    assert np.isfinite(out[0, 1, 0, 2]) and out[0, 1, 1, 2] == np.inf
+    assert np.isnan(out[0, 1, 2:, 2]).all() and np.isfinite(out[0, :, :, 3]).all()
 
 
 def check_gradients(function: Callable[..., Array], arrays: Any, grads: Any) -> None:
@@ -478,6 +525,77 @@ def test_erf_is_accurate_everywhere(dtype: type) -> None:
     exact = np.array([math.erf(v) for v in x])
     assert (np.abs(out - exact) <= 4 * np.finfo(dtype).eps * np.abs(exact) + 1e-45).all()
     assert np.isnan(forward("erf", np.array([np.nan], dtype))).all()
+
+
+@both_dtypes
+@pytest.mark.parametrize("number", [3.0, 0.5, -2.0, 1, 0])
+def test_an_operand_may_be_a_number(number: float, dtype: type) -> None:
+    """It takes the array's dtype and has no gradient."""
+    x = away_from_zero(3, 4, 5)
+    operations: dict[str, Callable[..., Any]] = {
+        "add": torch.add,
+        "subtract": torch.sub,
+        "multiply": torch.mul,
+        "divide": torch.div,
+        "power": torch.pow,
+        "maximum": lambda a, b: torch.maximum(torch.as_tensor(a), torch.as_tensor(b)),
+    }
+    for name, operation in operations.items():
+        for number_first in (False, True):
+            if name == "power":  # a real power needs a base that is not negative
+                x = np.abs(x)
+                if number_first and number < 0:
+                    continue
+            if name == "maximum" and number_first:
+                continue
+            results = []
+            for width in (np.float64, np.float32):
+                t = torch.from_numpy(x.astype(width)).requires_grad_()
+                other = torch.full_like(t, float(number)) if name == "maximum" else number
+                theirs = operation(*((other, t) if number_first else (t, other)))
+                theirs.sum().backward()
+                results.append((theirs.detach().numpy(), t.grad.numpy()))
+            given = x.astype(dtype)
+            operands = (number, given) if number_first else (given, number)
+            out, saved = kernel(name).forward(*freeze(list(operands)))
+            grads = kernel(name).backward(np.ones_like(out), saved)
+            assert grads[not number_first] is None
+            label = f"{name}, number {'first' if number_first else 'second'}"
+            assert_close(out, results[0][0], results[1][0], "forward", label)
+            grad = np.broadcast_to(grads[number_first], x.shape)
+            assert_close(grad, results[0][1], results[1][1], "backward", label)
+
+
+def test_powers_at_zero_are_pytorchs() -> None:
+    a = np.array([0.0, 0.0, 0.0, 2.0, 0.0])
+    b = np.array([0.0, 2.0, -1.0, 0.0, 0.5])
+    s, t = torch.from_numpy(a.copy()).requires_grad_(), torch.from_numpy(b.copy()).requires_grad_()
+    theirs = torch.pow(s, t)
+    theirs.sum().backward()
+    out, (da, db) = both("power", a, b)
+    assert np.array_equal(out, theirs.detach().numpy())
+    assert np.array_equal(da, s.grad.numpy(), equal_nan=True)
+    assert np.array_equal(db, t.grad.numpy(), equal_nan=True)
+    exponent = torch.tensor([1.0, 0.0], requires_grad=True)
+    torch.pow(0.0, exponent).sum().backward()
+    out, saved = kernel("power").forward(0.0, np.array([1.0, 0.0]))
+    assert np.array_equal(kernel("power").backward(np.ones(2), saved)[1], exponent.grad.numpy())
+
+
+def test_a_mask_may_be_larger_than_what_it_fills() -> None:
+    mask = np.array([[True, False, False], [False, False, True]])
+    out, (dx, none) = both("masked_fill", np.ones(3), mask, value=-2.0)
+    assert out.tolist() == [[-2, 1, 1], [1, 1, -2]] and dx.tolist() == [1, 2, 1] and none is None
+
+
+def test_cast_goes_back_in_the_gradient() -> None:
+    from minitransformer.kernels.elementwise import cast_backward, cast_forward
+
+    x = np.linspace(-2, 2, 9, dtype=np.float32).reshape(3, 3).T
+    out, saved = cast_forward(freeze(x), dtype=np.float64)
+    assert out.dtype == np.float64 and np.array_equal(out, x)
+    (dx,) = cast_backward(np.full((3, 3), 1 / 3), saved)
+    assert dx.dtype == np.float32 and (dx == np.float32(1 / 3)).all()
 
 
 def test_elementwise_extremes_follow_ieee() -> None:

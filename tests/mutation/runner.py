@@ -33,14 +33,14 @@ SECONDS = 20  # before a mistake counts as one that never ends
 # Which tests of `test_regimes.py` concern a module.
 OTHER_TESTS = {
     "activation": "relu or gelu or silu or threads or nothing",
-    "attention": "attention or masked or nan or causal or threads or nothing",
+    "attention": "attention or masked or nan or causal or infin or threads or nothing",
     "cross_entropy": "cross_entropy",
     "dropout": "dropout",
-    "elementwise": "elementwise or erf or extremes or threads or nothing",
+    "elementwise": "elementwise or erf or extremes or number or powers or mask or cast or threads",
     "embedding": "embedding",
     "feed_forward": "feed_forward or threads or nothing",
     "layer_norm": "layer_norm or norms or threads or nothing",
-    "linear": "linear or matmul or threads or nothing",
+    "linear": "linear or matmul or stacks or threads or nothing",
     "positional": "rotary or sinusoidal",
     "reduction": "extreme or logsumexp or norm or variance or nothing or threads",
     "rms_norm": "rms_norm or norms or threads or nothing",
