@@ -62,8 +62,9 @@ class Workload(NamedTuple):
     def bytes(self, out: Any, *, backward: bool) -> int:
         """Return the bytes that must move: every array once, in and out."""
         arrays = sum(x.nbytes for x in self.inputs if hasattr(x, "nbytes"))
-        moved = int(arrays + out.nbytes)
-        return 2 * moved if backward else moved
+        if self.kernel == "embedding":  # of the table only the rows that are looked up
+            return int((arrays if backward else self.inputs[0].nbytes + out.nbytes) + out.nbytes)
+        return int(arrays + out.nbytes) * (2 if backward else 1)
 
 
 # Rows B · T of the three models: (B, T, D, H, V)

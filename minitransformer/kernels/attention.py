@@ -186,7 +186,8 @@ class _Problem:
                 n = (tile.queries.stop - tile.queries.start) * row
                 lines.append(random_bits(self.key, n, start=start, xp=self.xp))
         bits = self.xp.concatenate(lines).reshape(-1, row)[:, keys]
-        kept = (bits >= threshold).astype(self.dtype)
+        chosen: Array = bits >= threshold
+        kept = chosen.astype(self.dtype)
         kept *= 1.0 / (1.0 - self.dropout_p) if self.dropout_p < 1 else 0.0
         b = len(range(*tile.batch.indices(B)))
         return kept.reshape(b, -1, R * (tile.queries.stop - tile.queries.start), kept.shape[-1])

@@ -147,7 +147,7 @@ def feed_forward_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array | No
             a[r, c] = a_rc
             dh[r, c] = act.gradient(da, h[r, c])
 
-    run_blocks(work, _tiles(xp, *h.shape, dropout_p))
+    run_blocks(work, _tiles(xp, len(rows), h.shape[1], dropout_p))
     dx = product(dh, w1)
     dw1, dw2 = product(dh.T, rows), product(dy_rows.T, a)
     db1 = column_sum(dh) if has_b1 else None

@@ -54,17 +54,20 @@ def product(a: Array, b: Array, out: Array | None = None, *, bias: Array | None 
     if out.ndim == 2:
         by_rows = M >= N  # else few rows against a wide matrix: a decoding step, a small batch
         longer = M if by_rows else N
-        size = longer if M * N * K < SMALL else _block_size(longer)
+        one = M * N * K < SMALL
+        step = N if by_rows else _unpacked(M, K, N)
 
         def work(part: slice) -> None:
             if by_rows:
                 block = np.matmul(a[part], b, out=out[part])
             else:
-                block = np.matmul(a, b[:, part], out=out[:, part])
+                block = out[:, part]
+                for c in blocks(block.shape[1], step):
+                    np.matmul(a, b[:, part][:, c], out=block[:, c])
             if bias is not None:
                 block += bias if by_rows else bias[part]
 
-        run_blocks(work, blocks(longer, size) if size == longer else even_blocks(longer, size))
+        run_blocks(work, [slice(0, longer)] if one else even_blocks(longer, _block_size(longer)))
         return out
 
     a = np.broadcast_to(a, (*out.shape[:-2], M, K))
@@ -73,6 +76,16 @@ def product(a: Array, b: Array, out: Array | None = None, *, bias: Array | None 
     per_item = max(1, SMALL // max(1, M * N * K * math.prod(out.shape[1:-2])))
     run_blocks(lambda s: np.matmul(a[s], b[s], out=out[s]), even_blocks(out.shape[0], per_item))
     return out
+
+
+def _unpacked(M: int, K: int, N: int) -> int:
+    """Return how many columns to multiply a few rows with at a time.
+
+    OpenBLAS copies the matrix of a product before it multiplies, which for a few rows costs
+    more than the product; products of up to 100³ multiplications go without the copy.
+    """
+    columns = 10**6 // max(1, M * K) // 32 * 32
+    return columns if 1 < M <= 16 and columns >= 32 else max(1, N)
 
 
 def _block_size(n: int) -> int:
