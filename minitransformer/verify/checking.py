@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from minitransformer.verify.verdict import Finding, Place, Verdict
 
 SIZE_LIMIT = 10 << 20  # bytes of a document; a paper has a tenth of a megabyte
 FORMULA_LIMIT = 20_000  # characters of one formula
+# What makes a piece of mathematics a statement or a formula, and not the name of something.
+STATES = re.compile(r"[=+/<>≈(]|\\(frac|sum|prod|le|ge|approx)\b")
 Advance = Callable[[int, int], None]
 # Importing PyTorch takes a second or more, several times what one formula does.
 WITNESS_WHERE_LOADED = ("formula",)
@@ -167,13 +170,15 @@ def _left_out(text: str, name: str, findings: list[Finding]) -> list[str]:
     def spoken(first: int, last: int) -> bool:
         return any(start <= last and end >= first for start, end in places)
 
-    formulas = [f.line for f in document.formulas if not spoken(f.line, f.end_line)]
+    formulas = [
+        f.line
+        for f in document.formulas
+        if STATES.search(f.text) and not spoken(f.line, f.end_line)
+    ]
     codes = [c.line for c in document.codes if not spoken(c.line, c.line + c.text.count("\n"))]
     notes = [
         f"not checked: {len(lines)} {what}{'' if len(lines) == 1 else 's'}, line{_lines(lines)}"
-        for lines, what in (
-            (formulas, "formula or symbol in the text"), (codes, "code block"),
-        )
+        for lines, what in ((formulas, "formula"), (codes, "code block"))
         if lines
     ]  # fmt: skip
     return [*notes, "prose is read only for claims of known kinds"] if document.prose else notes

@@ -142,6 +142,13 @@ def fit_attention(card: Card, compute: Compute, point: Point) -> AttentionFit | 
     return AttentionFit(outer, fit_power(FIT_SIZES, inners))
 
 
+def times(ratio: float, card: Card) -> str:
+    """Say that a claim is a multiple of a card; a factor beside 1 is a rounded constant."""
+    if abs(ratio - 1) < 1e-6:
+        return f"{card.name} but for a rounded constant (a factor 1 {ratio - 1:+.1e})"
+    return f"{neat(ratio)} times {card.name}"
+
+
 def constant_ratio(card: Card, compute: Compute, probes: Sequence[Probe]) -> float | None:
     """Return c if the claim is c × the reference at every probe, the same c everywhere."""
     ratios = []

@@ -190,7 +190,7 @@ def _function_differs(compute: Compute, card: Card, probe: Any, reading: str) ->
     if not equals:
         ratio = explain.constant_ratio(card, compute, battery(card))
         if ratio is not None:
-            equals = f"{explain.neat(ratio)} times {card.name}"
+            equals = explain.times(ratio, card)
             said.append(f"It is {equals}.")
     known = explain.resembles(known_mistakes(card), compute, battery(card))
     if known:

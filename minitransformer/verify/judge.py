@@ -512,7 +512,7 @@ def _explanation(
     if not equals:
         ratio = explain.constant_ratio(card, compute, battery(card))
         if ratio is not None:
-            equals = f"{explain.neat(ratio)} times {card.name}"
+            equals = explain.times(ratio, card)
             said.append(f"It is {equals}.")
         else:
             power = explain.size_ratio(card, compute, battery(card))

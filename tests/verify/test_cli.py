@@ -403,9 +403,9 @@ def test_a_document_says_what_was_not_checked(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "paper.md"
-    path.write_text(PAPER + "\nThe size $n$ is small.\n\n```text\nnothing\n```\n")
+    path.write_text(PAPER + "\nThe size $n$ grows with $k(n + 1)$.\n\n```text\nnothing\n```\n")
     _, out, _ = run(capsys, str(path))
-    assert "not checked: 1 formula or symbol in the text, line 15" in out
+    assert "not checked: 1 formula, line 15" in out
     assert "not checked: 1 code block, line 18" in out
     assert "line 6" not in out.partition("note:")[2]
 

@@ -231,12 +231,16 @@ def test_the_limit_is_the_functions_own_time(
         # A busy machine: the clock runs, the process gets little of the processor.
         monkeypatch.setattr(function, "_processor_time", lambda: next(spent))
         assert function(*inputs()).shape == (2, 3)
-    with load(f"{user_file}:works_a_second", time_limit=0.2) as function:
-        with pytest.raises(SandboxError, match=r"took over 0\.2 s"):
-            function(*inputs())
-    with load(f"{user_file}:sleeps", time_limit=0.3) as function:
-        with pytest.raises(SandboxError, match=r"took over 0\.3 s"):
-            function(*inputs())
+    with (
+        load(f"{user_file}:works_a_second", time_limit=0.2) as function,
+        pytest.raises(SandboxError, match=r"took over 0\.2 s"),
+    ):
+        function(*inputs())
+    with (
+        load(f"{user_file}:sleeps", time_limit=0.3) as function,
+        pytest.raises(SandboxError, match=r"took over 0\.3 s"),
+    ):
+        function(*inputs())
 
 
 def test_a_function_with_a_memory_is_found(user_file: str) -> None:
