@@ -199,7 +199,8 @@ class _Problem:
         if not self.hostile:
             return xp.matmul(P, V)
         O = xp.matmul(P, xp.where(xp.isfinite(V), V, V.dtype.type(0)))
-        weighted = (P != 0).astype(V.dtype)
+        nonzero: Array = P != 0
+        weighted = nonzero.astype(V.dtype)
         above, below, nan = (
             xp.matmul(weighted, bad.astype(V.dtype)) > 0
             for bad in (math.inf == V, -math.inf == V, xp.isnan(V))
