@@ -576,10 +576,10 @@ def test_powers_at_zero_are_pytorchs() -> None:
     assert np.array_equal(out, theirs.detach().numpy())
     assert np.array_equal(da, s.grad.numpy(), equal_nan=True)
     assert np.array_equal(db, t.grad.numpy(), equal_nan=True)
-    exponent = torch.tensor([1.0, 0.0], requires_grad=True)
+    exponent = torch.tensor([1.0, 0.0, -1.0], requires_grad=True)
     torch.pow(0.0, exponent).sum().backward()
-    out, saved = kernel("power").forward(0.0, np.array([1.0, 0.0]))
-    assert np.array_equal(kernel("power").backward(np.ones(2), saved)[1], exponent.grad.numpy())
+    out, saved = kernel("power").forward(0.0, np.array([1.0, 0.0, -1.0]))
+    assert np.array_equal(kernel("power").backward(np.ones(3), saved)[1], exponent.grad.numpy())
 
 
 def test_a_mask_may_be_larger_than_what_it_fills() -> None:
