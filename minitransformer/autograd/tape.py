@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from ..backend import Array, array_module
+from ..kernels.embedding import SparseRows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Hook = Callable[[Any], Any]
@@ -268,11 +269,13 @@ def run_backward(
     captured = {_place(t): _Sum() for t in capture or ()}
     waiting: dict[Node, int] = {}  # how many consumers of a node have not run yet
 
-    def arrive(edge: Any, gradient: Array, fresh: bool) -> None:
+    def arrive(edge: Any, gradient: Any, fresh: bool) -> None:
         if isinstance(edge, Tracked):
             _arrive_at_leaf(edge, gradient, fresh, captured, capture is None)
         else:
             node, output = edge
+            if isinstance(gradient, SparseRows):
+                gradient = gradient.dense()
             if node not in sums:
                 sums[node] = [_Sum() for _ in range(node.outputs or 1)]
             sums[node][output].add(gradient, fresh)
@@ -308,11 +311,9 @@ def run_backward(
         seen: set[int] = set()
         for edge, gradient in zip(node.inputs, gradients_in):
             if edge is not None and gradient is not None:
-                mine = (
-                    gradient.base is None and id(gradient) not in held and id(gradient) not in seen
-                )
+                others = id(gradient) in held or id(gradient) in seen
                 seen.add(id(gradient))
-                arrive(edge, gradient, mine)
+                arrive(edge, gradient, not others and getattr(gradient, "base", None) is None)
             if isinstance(edge, tuple):
                 waiting[edge[0]] -= 1
                 if waiting[edge[0]] == 0:
@@ -370,8 +371,13 @@ def _after_hooks(gradient: Any, hooks: Sequence[Hook]) -> Any:
 
 
 def _arrive_at_leaf(
-    leaf: Tracked, gradient: Array, fresh: bool, captured: dict[Any, _Sum], keep: bool
+    leaf: Tracked, gradient: Any, fresh: bool, captured: dict[Any, _Sum], keep: bool
 ) -> None:
+    if isinstance(gradient, SparseRows):
+        if keep and leaf.grad is not None and not leaf.hooks:
+            gradient.add_to(leaf.grad.array)
+            return
+        gradient = gradient.dense()
     if leaf.hooks:
         gradient, fresh = _after_hooks(gradient, leaf.hooks), False
     if leaf in captured:

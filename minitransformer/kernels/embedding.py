@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backend import Array, array_module, blocks, run_blocks
-from .shape import scatter_sum
+from .shape import scatter_sum, sum_by_place
 
 ROWS = 1024  # of one block of the gathered rows
 
@@ -73,6 +73,50 @@ def embedding_forward(
         blocks(flat.size, ROWS if xp is np else max(1, flat.size)),
     )
     return out.reshape(*ids.shape, D), (ids, weight.shape, padding_idx)
+
+
+class SparseRows(NamedTuple):
+    """A gradient that is zero but for a few rows.
+
+    A table of 50,000 words has a few hundred in a batch. Where its gradient is added to another
+    one, as in a model whose output projection is the table, only those rows are touched.
+
+    Parameters
+    ----------
+    present : (n,) int array
+        Distinct row numbers.
+    rows : (n, D) array
+        Their gradients.
+    shape : (int, int)
+        Of the whole.
+    """
+
+    present: Array
+    rows: Array
+    shape: tuple[int, int]
+
+    def dense(self) -> Array:
+        """Return the gradient with its zeros."""
+        out = np.zeros(self.shape, self.rows.dtype)
+        out[self.present] = self.rows
+        return out
+
+    def add_to(self, total: Array) -> None:
+        """Add the rows to a dense gradient, in place."""
+        total[self.present] += self.rows
+
+
+def embedding_backward_sparse(
+    dout: Array, saved: tuple[Any, ...]
+) -> tuple[None, SparseRows | Array]:
+    """Return ``(None, dweight)`` as `SparseRows`, or dense on a GPU, which has the bandwidth."""
+    ids, (V, D), padding_idx = saved
+    if array_module(dout) is not np or not ids.size:
+        return embedding_backward(dout, saved)
+    present, rows = sum_by_place(ids.reshape(-1), dout.reshape(-1, D))
+    if padding_idx is not None:
+        rows[present == padding_idx % V] = 0
+    return None, SparseRows(present, rows, (V, D))
 
 
 def embedding_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[None, Array]:

@@ -330,6 +330,19 @@ def check_range(ids: Array, n: int, what: str, negative: bool = True) -> None:
             raise IndexError(f"{what}: index {wrong} is out of range for {n} elements")
 
 
+def sum_by_place(places: Array, rows: Array) -> tuple[Array, Array]:
+    """Return the distinct places, ascending, and the sum of each one's rows, in their order.
+
+    >>> present, sums = sum_by_place(np.array([2, 0, 2]), np.array([[1.0], [2.0], [3.0]]))
+    >>> present, sums[:, 0]
+    (array([0, 2]), array([2., 4.]))
+    """
+    order = np.argsort(places, kind="stable")
+    present, starts = np.unique(places[order], return_index=True)
+    sums: Array = np.add.reduceat(rows[order], starts, axis=0)
+    return present, sums
+
+
 def scatter_sum(places: Array, rows: Array, n: int) -> Array:
     """Return the `n` sums of the rows that go to each place, added in the order they come.
 
@@ -363,13 +376,14 @@ def scatter_sum(places: Array, rows: Array, n: int) -> Array:
     if cuda.fits(rows):
         cuda.scatter_sum(places, rows, out)
         return out
+    if xp is np:
+        present, sums = sum_by_place(places, rows)
+        out[present] = sums
+        return out
     order = xp.argsort(places, kind="stable")
     places, rows = places[order], rows[order]
     first = xp.concatenate([xp.ones(1, dtype=bool), places[1:] != places[:-1]])
     starts = xp.nonzero(first)[0]
-    if xp is np:
-        out[places[starts]] = np.add.reduceat(rows, starts, axis=0)
-        return out
     longest = int(xp.diff(xp.append(starts, len(places))).max())
     reach = 1
     while reach < longest:

@@ -237,7 +237,7 @@ def embedding(
         )
     return record(
         _embedding.embedding_forward,
-        _embedding.embedding_backward,
+        _embedding.embedding_backward_sparse,
         input,
         weight,
         padding_idx=padding_idx,
