@@ -281,7 +281,7 @@ def silu_forward(x: Array) -> tuple[Array, tuple[Any, ...]]:
     References
     ----------
     .. [1] Elfwing et al., "Sigmoid-weighted linear units for neural network function
-       approximation in reinforcement learning", arXiv:1702.03118, equation 1.
+       approximation in reinforcement learning", arXiv:1702.03118, the SiLU.
 
     Examples
     --------

@@ -96,7 +96,7 @@ def cross_entropy_forward(
     References
     ----------
     .. [1] Szegedy et al., "Rethinking the Inception architecture for computer vision",
-       arXiv:1512.00567, section 7 and equation 4 (label smoothing, gradient p - q).
+       arXiv:1512.00567, section 7 (label smoothing, gradient p - q).
 
     Examples
     --------

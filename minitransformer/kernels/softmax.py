@@ -126,7 +126,7 @@ def log_softmax_forward(x: Array, *, axis: int = -1) -> tuple[Array, tuple[Any, 
     References
     ----------
     .. [1] Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and
-       softmax functions", IMA J. Numer. Anal. 41 (2021), equation 1.4.
+       softmax functions", IMA J. Numer. Anal. 41 (2021), equation 1.3.
 
     Examples
     --------

@@ -535,7 +535,7 @@ CARDS = (
         latex=r"e^{m_1 - \max(m_1, m_2)} l_1 + e^{m_2 - \max(m_1, m_2)} l_2",
         source="Milakov and Gimelshein, Online normalizer calculation for softmax, 2018, "
         "arXiv:1805.02867; Dao et al., FlashAttention, section 3.1",
-        equation="(4) there",
+        equation="(4) of Milakov and Gimelshein",
         inputs=(
             Input("m_1", aliases=("m^(1)",)),
             Input("m_2", aliases=("m^(2)",)),

@@ -395,7 +395,7 @@ CARDS = (
         latex=r"\sum_{i=1}^{n} \sum_{j=1}^{m} f(X_{ij}) \left(w_i^T v_j + b_i + c_j - "
         r"\log X_{ij}\right)^2",
         source="Pennington, Socher and Manning, GloVe, EMNLP 2014",
-        equation="(8)",
+        equation="section 3, the weighted least-squares cost J",
         inputs=(
             Input("X", ("n", "m"), "positive"),
             Input("w", ("n", "d"), aliases=("W",)),
@@ -425,7 +425,7 @@ CARDS = (
         heads=("f", "f(x)"),
         latex=r"\min\left(1, (x/x_{max})^{\alpha}\right)",
         source="Pennington, Socher and Manning, GloVe, EMNLP 2014",
-        equation="(9)",
+        equation="section 3, the weighting function f",
         inputs=(
             Input("x", (), "positive"),
             Input("x_max", (), "positive", aliases=("x_{max}",)),
