@@ -100,6 +100,12 @@ def test_ten_steps_of_adamw(options: dict[str, Any], count: Counter) -> None:
             # All ten steps at once: the error of one step alone may be small by luck.
             found, truth, plain = (np.stack([p[name] for _, p in r]) for r in (ours, exact, naive))
             assert found.dtype == dtype
+            if name.endswith("in_proj_bias"):
+                # No gradient reaches a key's bias, for a softmax does not see a shift: what
+                # Adam makes steps of there is the rounding of a zero.
+                keys = slice(16, 32)
+                assert np.abs(found[-1, keys] - found[0, keys]).max() < 10 * 1e-3
+                found, truth, plain = (np.delete(a, keys, axis=1) for a in (found, truth, plain))
             assert_close(found, truth, plain, "backward", name)
     count["parity: training runs against PyTorch"] += 2
 
