@@ -199,7 +199,7 @@ class _Problem:
         if not self.hostile:
             return xp.matmul(P, V)
         O = xp.matmul(P, xp.where(xp.isfinite(V), V, V.dtype.type(0)))
-        nonzero: Array = P != 0
+        nonzero: Array = xp.not_equal(P, 0)
         weighted = nonzero.astype(V.dtype)
         above, below, nan = (
             xp.matmul(weighted, bad.astype(V.dtype)) > 0
