@@ -807,6 +807,27 @@ def test_embedding_adds_up_repeated_ids() -> None:
     np.testing.assert_allclose(dweight, expected, rtol=1e-15)
 
 
+@both_dtypes
+@pytest.mark.parametrize("padding_idx", [None, 2, -1])
+def test_rows_of_an_embedding_gradient_add_up_to_the_whole(
+    padding_idx: int | None, dtype: type
+) -> None:
+    from minitransformer.kernels import embedding
+
+    ids = np.array([[2, 5, 2], [0, 5, 6]])
+    table, dout = normal(3, 7, 4).astype(dtype), freeze(normal(4, 2, 3, 4).astype(dtype))
+    _, saved = embedding.embedding_forward(freeze(ids), freeze(table), padding_idx=padding_idx)
+    none, whole = embedding.embedding_backward(dout, saved)
+    none_again, rows = embedding.embedding_backward_sparse(dout, saved)
+    assert none is None and none_again is None
+    before = normal(5, 7, 4).astype(dtype)
+    total = before.copy()
+    rows.add_to(total)
+    assert same_bits(total, before + whole)
+    untouched = [1, 3, 4]
+    assert same_bits(total[untouched], before[untouched]) and (whole[untouched] == 0).all()
+
+
 # Nothing at all ----------------------------------------------------------------------------
 
 EMPTY: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
