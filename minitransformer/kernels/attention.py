@@ -203,7 +203,7 @@ class _Problem:
         weighted = nonzero.astype(V.dtype)
         above, below, nan = (
             xp.matmul(weighted, bad.astype(V.dtype)) > 0
-            for bad in (math.inf == V, -math.inf == V, xp.isnan(V))
+            for bad in (xp.equal(V, math.inf), xp.equal(V, -math.inf), xp.isnan(V))
         )
         O = xp.where(above, V.dtype.type(math.inf), O)
         O = xp.where(below, V.dtype.type(-math.inf), O)
