@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,6 +53,7 @@ class Bound:
     unknown: tuple[str, ...]
     renamed: dict[str, str] = field(default_factory=dict)
     extra: tuple[Input, ...] = ()
+    classes: tuple[str, ...] = ()  # inputs that the formula uses as the number of a class
 
 
 def sides(e: Expr) -> tuple[Expr | None, tuple[Expr, ...], tuple[str, ...]]:
@@ -171,6 +172,7 @@ class Binder:
         self.declared = declared
         self.free: list[str] = []
         self.unknown: list[str] = []
+        self.classes: list[str] = []
         self.renamed: dict[str, str] = {}
 
     def __call__(self, e: Expr, scope: frozenset[str] = frozenset()) -> Expr:
@@ -183,9 +185,13 @@ class Binder:
         if e.op == "big":
             variable = e.value[1]
             inner = scope | {variable} if variable else scope
-            return replace(e, args=(self(e.args[0], inner), *(self(a, scope) for a in e.args[1:])))
+            bounds = inner if len(e.args) == 2 else scope  # Σ over j ≤ i: a condition on j
+            return replace(e, args=(self(e.args[0], inner), *(self(a, bounds) for a in e.args[1:])))
         if e.op == "index":
             base, *picks = e.args
+            chosen = self._class(base, picks, scope)
+            if chosen is not None:
+                return chosen
             if base.op == "name":
                 spelled = f"{base.value}_{','.join(_plain(p) for p in picks)}"
                 if self.card.bind(spelled) or spelled in self.card.derived:
@@ -207,6 +213,17 @@ class Binder:
                 ),
             )
         return replace(e, args=tuple(self(a, scope) for a in e.args)) if e.args else e
+
+    def _class(self, base: Expr, picks: Sequence[Expr], scope: frozenset[str]) -> Expr | None:
+        """Read z_y, with y a distribution over the classes, as the entry of the class y."""
+        if len(picks) != 1 or picks[0].op != "name" or str(picks[0].value) in scope:
+            return None
+        label = self.card.bind(str(picks[0].value))
+        if label is None or label.domain not in ("simplex", "onehot") or len(label.dims) != 1:
+            return None
+        self.classes.append(label.name)
+        whole = Expr("hadamard", (Expr("name", (), label.name, picks[0].span), self(base, scope)))
+        return Expr("call", (replace(whole, span=base.span),), "sum", base.span)
 
     def _call(self, e: Expr, scope: frozenset[str]) -> Expr:
         """A name before parentheses is a function, unless it names an input."""
@@ -306,7 +323,8 @@ class Binder:
             return e
         target = unicodedata.normalize("NFC", self.renames.get(spelled, spelled))
         found = self.card.bind(target)
-        if found is not None:
+        # s is softmax(x) where the card says so, though s is also another spelling of x.
+        if found is not None and not (found.name != target and target in self.card.derived):
             if found.name != spelled:
                 self.renamed[spelled] = found.name
             return replace(e, value=found.name)
@@ -340,6 +358,13 @@ class Binder:
             return None
         found = self.card.bind(self.renames.get(base, base))
         derived = base in self.card.derived
+        label = (
+            self._class(Expr("name", (), base, e.span), (Expr("name", (), suffix, e.span),), scope)
+            if found is not None or derived
+            else None
+        )
+        if label is not None:
+            return label
         if (found is None or not found.dims) and not derived:
             return None
         suffix = suffix.strip("{}")
@@ -374,6 +399,7 @@ def bind(
     its indices come first among the free ones.
     """
     declared = dict(declarations or {})
+    e = e.map(_counted)
     renames: dict[str, str] = {}
     order = tuple(i.name for i in card.inputs)
     inner = lhs
@@ -409,7 +435,43 @@ def bind(
     symbols.update(shapes)
     typing = Typing(symbols, sizes, dict(card.function_dims), dict(card.indices))
     extra = tuple(Input(u, shapes[u], "real" if shapes[u] else "positive") for u in binder.unknown)
-    return Bound(bound, typing, free, tuple(binder.unknown), binder.renamed, extra)
+    classes = tuple(dict.fromkeys(binder.classes))
+    return Bound(bound, typing, free, tuple(binder.unknown), binder.renamed, extra, classes)
+
+
+def _counted(e: Expr) -> Expr:
+    """Give a Σ x_i without an index the only index letter that its body has."""
+    if e.op != "big" or e.value[1] or len(e.args) != 1:
+        return e
+    letters = {str(n.value) for n in _picks(e.args[0])}
+    if len(letters) != 1:
+        return e
+    (letter,) = letters
+    body = e.args[0].map(lambda n: _entry_of(n, letter))
+    return replace(e, args=(body,), value=(e.value[0], letter))
+
+
+def _picks(e: Expr) -> list[Expr]:
+    """Return the index letters of a formula's entries: i of x_i."""
+    found: list[Expr] = []
+    for n in e.walk():
+        if n.op == "index":
+            found += [p for p in n.args[1:] if p.op == "name"]
+        elif n.op == "name":
+            base, _, suffix = str(n.value).rpartition("_")
+            if base and len(suffix) == 1 and suffix in INDEX_LETTERS - {"n", "k", "m", "v", "q"}:
+                found.append(Expr("name", (), suffix, n.span))
+    return found
+
+
+def _entry_of(e: Expr, letter: str) -> Expr:
+    """Write the name x_i as the entry i of x."""
+    if e.op == "name" and str(e.value).endswith(f"_{letter}"):
+        picked = Expr("name", (), letter, e.span)
+        return Expr(
+            "index", (replace(e, value=str(e.value)[: -len(letter) - 1]), picked), None, e.span
+        )
+    return e
 
 
 def _declared_dims(declared: Any, sizes: Mapping[str, str]) -> tuple[str, ...]:

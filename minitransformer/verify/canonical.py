@@ -527,6 +527,8 @@ class _Builder:
             return self.power(squares, Fraction(1, 2))
         if kind == "mean":
             return self._mean(body, names, a, axes)
+        if kind not in ("sum", "logsumexp"):
+            raise NoForm
         for k in axes:
             body = self.sum_over(body, names[k], a.dims[k])
         return self.log(body) if kind == "logsumexp" else body

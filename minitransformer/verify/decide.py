@@ -37,6 +37,7 @@ from minitransformer.verify.judge import (
 )
 from minitransformer.verify.matching import match
 from minitransformer.verify.pairs import contradictions, pair_outcome
+from minitransformer.verify.printing import to_latex
 from minitransformer.verify.verdict import Finding, Place, Verdict
 
 __all__ = ["EQUALS", "contradictions", "decide", "decide_function", "match", "vocabulary"]
@@ -92,7 +93,41 @@ def decide(
     ]
     text = claim if isinstance(claim, str) else ""
     out = _agree(findings, [n for _, n in readings])
+    if out.verdict not in EQUALS:
+        out = _as_softmax(out, readings[0][0], card, declarations or {}, definitions or {})
     return replace(out, place=Place("", 0, text))
+
+
+def _as_softmax(
+    found: Finding,
+    e: Expr,
+    card: Card,
+    declarations: Mapping[str, Any],
+    definitions: Mapping[str, Expr],
+) -> Finding:
+    """Offer the other meaning of σ before a vector: the softmax."""
+    if not any(n.op == "call" and n.value == "σ" for n in e.walk()) or "σ" in card.derived:
+        return found
+
+    def change(node: Expr) -> Expr:
+        if node.op == "call" and node.value == "σ":
+            return replace(node, value="softmax")
+        return node
+
+    other = _guarded(e.map(change), "", card, declarations, definitions, False)
+    if other.verdict not in EQUALS:
+        return found
+    return replace(
+        found,
+        verdict=Verdict.AMBIGUOUS,
+        detail=f"σ is the logistic sigmoid: {found.verdict.value}; "
+        f"σ is the softmax: {other.verdict.value}",
+        explanation=f"σ names both the logistic sigmoid and the softmax: it is {card.name} if σ is "
+        "the softmax, and is not if σ is the sigmoid.",
+        repair="write softmax for σ",
+        repair_latex=to_latex(e.map(change)),
+        counterexample=None,
+    )
 
 
 def _guarded(e: Expr, *rest: Any) -> Finding:
@@ -294,6 +329,10 @@ def _claim(
 ) -> Finding:
     claim = inline(claim, definitions)
     bound = bind(claim, card, lhs, declarations)
+    if bound.classes:
+        found = _claim_at(claim, bound, lhs, card, declarations, full)
+        if found is not None:
+            return found
     given = {u: _values(declarations.get(u)) for u in bound.unknown}
     fixed = {u: v[0] for u, v in given.items() if len(v) == 1 and not _usual(declarations[u])}
     if fixed:
@@ -315,6 +354,41 @@ def _claim(
     if bound.unknown:
         return _with_unknown(claim, bound, lhs, card, declarations, reading, full)
     return judge(typed, bound, card, reading, full, approximate)
+
+
+_WITH_CLASSES: dict[tuple[int, tuple[str, ...]], Card] = {}
+
+
+def _claim_at(
+    claim: Expr,
+    bound: Bound,
+    lhs: Expr | None,
+    card: Card,
+    declarations: Mapping[str, Any],
+    full: bool,
+) -> Finding | None:
+    """Judge a formula with z_y: the target is a class, so only one-hot targets are compared."""
+    key = (id(card), bound.classes)
+    if key not in _WITH_CLASSES:
+        inputs = tuple(
+            replace(x, domain="onehot") if x.name in bound.classes else x for x in card.inputs
+        )
+        _WITH_CLASSES[key] = replace(card, inputs=inputs)
+    at = _WITH_CLASSES[key]
+    bound = bind(claim, at, lhs, declarations)
+    typed = interpret(bound, at)
+    if not typed.good or bound.unknown:
+        return None
+    found = judge(typed, bound, at, show(claim), full, False)
+    if found.verdict not in EQUALS:
+        return found
+    listed = " and ".join(bound.classes)
+    return replace(
+        found,
+        verdict=Verdict.EQUAL_UP_TO,
+        detail=f"reparametrisation: {listed} is a class, the card's one-hot target",
+        explanation=f"It is {card.name} for a target {listed} that is one class (one-hot).",
+    )
 
 
 def _usual(declared: Any) -> bool:

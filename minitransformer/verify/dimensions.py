@@ -31,8 +31,6 @@ FUNCTION_ALIASES = {
     "logistic": "sigmoid",
     "sigm": "sigmoid",
     "swish": "silu",
-    "φ": "Phi",
-    "phi": "Phi",
     "sgn": "sign",
     "lg": "log10",
     "log_2": "log2",
@@ -186,6 +184,8 @@ def align(dims: Dims, onto: Dims) -> tuple[int, ...] | None:
 
 def canonical_function(name: str) -> tuple[str, str]:
     """Return a function's canonical name and its subscript (``softmax_j`` → ``j``)."""
+    if name == "Φ":
+        return "Phi", ""  # the lower-case φ is by convention the density, not Φ
     low = name if name in ELEMENTWISE else name.lower()
     if low in FUNCTION_ALIASES:
         return FUNCTION_ALIASES[low], ""
@@ -357,7 +357,20 @@ class Elaborator:
         return out
 
     def _matmul(self, e: Expr) -> Term:
-        return self._mul(e)
+        """Read ``@``: two vectors give their inner product, never an elementwise one."""
+        args = [self(a) for a in e.args]
+        out = args[0]
+        start = e.args[0].span[0]
+        for arg, source in zip(args[1:], e.args[1:]):
+            span = (start, max(source.span[1], start))
+            if len(out.dims) == len(arg.dims) == 1 and out.co == arg.co:
+                if out.dims != arg.dims:
+                    shown = f"{show_dims(out.dims)} and {show_dims(arg.dims)}"
+                    raise IllTyped(f"cannot take the inner product of {shown}", span, (), e)
+                out = Term("dot", (out, arg), None, (), span)
+            else:
+                out = self._product(out, arg, e, span)
+        return out
 
     def _product(self, a: Term, b: Term, e: Expr, span: Span) -> Term:
         if not a.dims or not b.dims:
@@ -577,6 +590,8 @@ class Elaborator:
                 function = base
             return Term("fn", (a,), function, a.dims, e.span, a.co)
         if function in ("softmax", "log_softmax", "softmax_column"):
+            if len(e.args) != 1:
+                raise Unbound(f"{function} with that argument", e.span, "function")
             a = self(e.args[0])
             if not a.dims:
                 raise IllTyped(f"{function} of a number", e.span, (), e)
@@ -636,26 +651,50 @@ class Elaborator:
             top = self(rest)
             bottom = Term("fn", (base,), "log", (), e.span)
             return Term("div", (top, bottom), (None, () if top.dims else None), top.dims, e.span)
+        correction = Fraction(0)
+        along = False
         for word in over:
             given = word.args[0]
             sign = -1 if given.op == "neg" else 1
             value = given.args[0] if given.op == "neg" else given
             if word.value in ("axis", "dim") and value.op == "number":
                 axis = sign * int(value.value)
+                along = True
+            elif word.value == "correction" and value.op == "number" and value.value == 1:
+                correction = Fraction(1)
             elif word.value == "keepdims" or word.value == "keepdim":
                 continue
+            elif word.value == "over" and str(value.value) in ("row", "rows", "col", "column"):
+                axis = 0 if str(value.value).startswith("col") else -1
+                along = True
             elif not (word.value == "over" and value.op == "number" and value.value == 1):
                 raise Unbound(f"{e.value} with {word.value}", e.span, "function")
             else:
                 return self(rest)
         if not rest.args:
             raise Unbound(str(e.value), e.span, "function")
+        if len(rest.args) > 1:
+            raise Unbound(f"{e.value} with that argument", e.span, "function")
         a = self(rest.args[0])
         rank = len(a.dims)
+        function, _ = canonical_function(str(e.value))
+        if not along and function in REDUCTIONS:
+            kind = f"{function}_unbiased" if correction else function
+            return self._reduction(kind, a, e)
         if not -rank <= axis < rank:
             raise IllTyped(f"axis {axis} of {show_dims(a.dims)}", e.span, (), e)
         axis %= rank
-        function, _ = canonical_function(str(e.value))
+        if function == "size":
+            size = a.dims[axis]
+            if "*" in size or "+" in size:
+                raise Unbound(f"the size {size}", e.span, "construct")
+            return Term("size", (), size, (), e.span)
+        if correction:
+            function = f"{function}_unbiased"
+            if function not in ("var_unbiased", "std_unbiased"):
+                raise Unbound(f"{e.value} with correction", e.span, "function")
+            dims = tuple(d for k, d in enumerate(a.dims) if k != axis)
+            return Term("reduce", (a,), (function, (axis,)), dims, e.span)
         if function in ("softmax", "log_softmax"):
             return Term(function, (a,), axis, a.dims, e.span, a.co)
         if function in REDUCTIONS:

@@ -529,8 +529,10 @@ class Evaluator:
         if kind == "mean":
             return total / n
         centred = x - x.sum(axis=axes, keepdims=True) / n
+        if kind.endswith("_unbiased"):
+            n = n - 1
         var = (centred * centred).sum(axis=axes) / n
-        return self.m.sqrt(var) if kind == "std" else var
+        return self.m.sqrt(var) if kind.startswith("std") else var
 
     def _fold(self, two: Callable[..., Any], x: Array, axes: tuple[int, ...]) -> Any:
         kept = [k for k in range(x.ndim) if k not in axes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from minitransformer.verify.binding import Bound
@@ -115,7 +115,7 @@ def _flip(bound: Bound) -> Bound:
 
 def replace_bound(bound: Bound, typing: Typing) -> Bound:
     """Return the same formula under another typing."""
-    return Bound(bound.expr, typing, bound.free, bound.unknown, bound.renamed, bound.extra)
+    return replace(bound, typing=typing)
 
 
 def _untranspose(term: Term, bound: Bound) -> Term:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minitransformer.verify import explain, repair, shrink
+from minitransformer.verify import boundaries, explain, repair, shrink
 from minitransformer.verify.binding import Bound, bind
 from minitransformer.verify.canonical import canonical
 from minitransformer.verify.cards import cards
@@ -160,6 +160,9 @@ def _equal(
             reading,
             explanation="Fewer than two shapes could be compared.",
         )
+    unseen = boundaries.unseen(i.term, card, bound.extra)
+    if unseen.differs is not None:
+        return _different(i, unseen.differs, bound, card, reading, full, False)
     witnesses: dict[str, Any] = {"points": o.points, "shapes": o.shapes, "bits": o.bits}
     if bound.renamed:
         witnesses["renamed"] = dict(bound.renamed)
@@ -186,6 +189,30 @@ def _equal(
             detail="same canonical form",
             unsafe_float=unsafe,
         )
+    if unseen.sides:
+        listed = "; ".join(show_span(bound.expr, span) for span in unseen.sides)
+        return answer(
+            card,
+            Verdict.UNDER_SPECIFIED,
+            reading,
+            detail=f"one side of {listed} was never reached",
+            explanation=f"It is {card.name} at every point compared, but none of them reached "
+            f"both sides of {listed}.",
+            witnesses=witnesses,
+        )
+    only = boundaries.only_masks(i.term, card, bound.extra)
+    if only:
+        listed = " and ".join(only)
+        return answer(
+            card,
+            Verdict.EQUAL_UP_TO,
+            reading,
+            detail=f"{listed} holds 0 and −∞ alone",
+            explanation=f"It is {card.name} if {listed} holds nothing but 0 and −∞; for another "
+            "additive mask or bias it is not.",
+            witnesses=witnesses,
+            unsafe_float=unsafe,
+        )
     return answer(
         card,
         Verdict.EQUAL_SUPPORTED,
@@ -194,6 +221,11 @@ def _equal(
         detail=f"{o.points} points, {o.bits} bits",
         unsafe_float=unsafe,
     )
+
+
+def show_span(e: Expr, span: tuple[int, int]) -> str:
+    """Write the part of a formula that stands at a place in the text."""
+    return next((show(n) for n in e.walk() if n.span == span and n.op != "number"), show(e))
 
 
 def float_safety(term: Term, card: Card, bound: Bound) -> str:

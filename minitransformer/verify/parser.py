@@ -15,7 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from minitransformer.verify.expression import Expr, number
-from minitransformer.verify.python_formula import looks_like_python, parse_python
+from minitransformer.verify.python_formula import (
+    library_of,
+    looks_like_python,
+    parse_python,
+    reads_both_ways,
+)
 from minitransformer.verify.tokenizer import (
     FUNCTIONS,
     CannotParse,
@@ -1805,7 +1810,17 @@ def _parsed(text: str, defined: tuple[tuple[str, Macro], ...]) -> tuple[Reading,
         if looks_like_python(text):
             python = parse_python(text)
             if python is not None:
-                return (Reading(_shifted(python, offset)),)
+                readings = (Reading(_shifted(python, offset)),)
+                if not library_of(text) and reads_both_ways(text):
+                    torch = parse_python(text, "torch")
+                    if torch is not None and torch != python:
+                        numpy_note = "the variance divides by n, as NumPy's does"
+                        torch_note = "the variance divides by n − 1, as PyTorch's does"
+                        return (
+                            replace(readings[0], note=numpy_note),
+                            Reading(_shifted(torch, offset), torch_note),
+                        )
+                return readings
         readings = _readings(text, macros)
     except CannotParse as error:
         raise CannotParse(error.message, (error.span[0] + offset, error.span[1] + offset)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import unicodedata
 import warnings
 from fractions import Fraction
 
@@ -13,7 +14,10 @@ from minitransformer.verify.tokenizer import FUNCTIONS, MAX_LENGTH, CannotParse,
 _MARKS = re.compile(
     r"@|\*\*|\.m?T\b|\b(?:np|numpy|torch|F|math|jnp|nn|tf)\.\w|"
     r"\.(?:transpose|softmax|sum|mean|exp|sqrt|swapaxes|matmul|mm|bmm|pow)\(|"
-    r"\b(?:dim|axis|keepdims?)\s*="
+    r"\b(?:dim|axis|keepdims?|unbiased|correction|ddof)\s*=|\bif\b.+\belse\b|"
+    r"\b(?:[A-Za-z]\w*_(?:hat|bar|tilde)|lr|learning_rate)\b|"
+    r"\.(?:var|std|max|min|amax|amin|relu|sigmoid|tanh|clamp|clip|square|rsqrt|log|abs|size)\(|"
+    r"\.shape\["
 )
 _MODULES = {"np", "numpy", "torch", "F", "math", "jnp", "nn", "tf", "functional", "linalg",
             "special", "scipy", "jax", "nn.functional"}  # fmt: skip
@@ -23,10 +27,21 @@ _SIGNS = {
     ast.In: "∈", ast.NotIn: "∉",
 }  # fmt: skip
 _MAX_DEPTH = 60
+_TORCH = re.compile(
+    r"\b(?:torch|F|nn)\.\w|\b(?:dim|keepdim|unbiased)\s*=|\.(?:mT\b|bmm\(|size\(|masked_fill\()"
+)
+_NUMPY = re.compile(r"\b(?:np|numpy|jnp|tf)\.\w|\b(?:axis|keepdims|ddof)\s*=")
+_BIASED = {"np", "numpy", "jnp", "jax", "tf"}  # modules whose variance divides by n
+# Functions whose second argument is an axis, and those of a module or an array alone.
+_OVER_AXIS = {"softmax", "log_softmax", "sum", "mean", "prod", "var", "std", "logsumexp",
+              "amax", "amin"}  # fmt: skip
+_OVER_AXIS_METHODS = _OVER_AXIS | {"max", "min"}
+_ACCENTS = {"hat": "\N{COMBINING CIRCUMFLEX ACCENT}", "bar": "\N{COMBINING MACRON}",
+            "tilde": "\N{COMBINING TILDE}"}  # fmt: skip
 _LETTERS = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eps": "ε",
     "eta": "η", "theta": "θ", "lambda_": "λ", "lam": "λ", "mu": "μ", "pi": "π", "rho": "ρ",
-    "sigma": "σ", "tau": "τ", "phi": "φ", "omega": "ω",
+    "sigma": "σ", "tau": "τ", "phi": "φ", "omega": "ω", "lr": "η", "learning_rate": "η",
 }  # fmt: skip
 
 
@@ -40,10 +55,40 @@ def looks_like_python(text: str) -> bool:
     )
 
 
-def parse_python(text: str) -> Expr | None:
+def library_of(text: str) -> str:
+    """Return whose functions a text calls: ``torch``, ``numpy`` or ``""`` where nothing tells.
+
+    Examples
+    --------
+    >>> library_of("x.var(dim=-1)"), library_of("np.var(x)"), library_of("x.var(-1)")
+    ('torch', 'numpy', '')
+    """
+    torch, numpy = _TORCH.search(text), _NUMPY.search(text)
+    if bool(torch) == bool(numpy):
+        return ""
+    return "torch" if torch else "numpy"
+
+
+def reads_both_ways(text: str) -> bool:
+    """Whether a Python text takes a variance that NumPy and PyTorch compute differently."""
+    try:
+        reader = _Reader(text.strip(), 0, "")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = ast.parse(text.strip())
+        for node in module.body:
+            reader.statement(node)
+    except (SyntaxError, ValueError, MemoryError, RecursionError, CannotParse):
+        return False
+    return reader.undecided
+
+
+def parse_python(text: str, library: str | None = None) -> Expr | None:
     """Read a Python expression or assignments; ``None`` where it is not Python.
 
     ``*`` is elementwise, so it becomes ``hadamard`` unless one side is a plain number.
+    `library` says whose variance is meant where the text does not: ``torch`` divides by
+    n − 1, ``numpy`` by n.
 
     Examples
     --------
@@ -64,7 +109,7 @@ def parse_python(text: str) -> Expr | None:
             module = ast.parse(source)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
-    reader = _Reader(source, offset)
+    reader = _Reader(source, offset, library if library is not None else library_of(source))
     steps = [reader.statement(node) for node in module.body]
     if not steps:
         return None
@@ -74,14 +119,16 @@ def parse_python(text: str) -> Expr | None:
 
 
 class _Reader:
-    def __init__(self, source: str, offset: int) -> None:
+    def __init__(self, source: str, offset: int, library: str) -> None:
         self.offset = offset
+        self.library = library
+        self.undecided = False  # whether a variance was read for want of a library as NumPy's
         self.starts = [0]
         self.lines = source.split("\n")
         for line in self.lines:
             self.starts.append(self.starts[-1] + len(line) + 1)
         self.depth = 0
-        self.batched = "bmm" in source  # three axes
+        self.rank = _rank(source)  # of batched operands; 0 where axes count from a matrix
 
     def span(self, node: ast.expr | ast.stmt) -> Span:
         def position(line: int, column: int) -> int:
@@ -116,7 +163,7 @@ class _Reader:
         if isinstance(node, ast.Constant):
             return self.constant(node, span)
         if isinstance(node, ast.Name):
-            return Expr("name", (), _LETTERS.get(node.id, node.id), span)
+            return Expr("name", (), _symbol(node.id), span)
         if isinstance(node, ast.BinOp):
             return self.binary(node, span)
         if isinstance(node, ast.UnaryOp):
@@ -143,6 +190,9 @@ class _Reader:
         if isinstance(node, ast.List):
             return self.list(node, span)
         if isinstance(node, ast.Subscript):
+            shape = self.shape(node, span)
+            if shape is not None:
+                return shape
             index = node.slice
             items = index.elts if isinstance(index, ast.Tuple) else [index]
             indices = tuple(self.index(i) for i in items)
@@ -234,8 +284,10 @@ class _Reader:
                 return self.call(ast.copy_location(whole, node), span)
         path = self.path(node.func)
         receiver: tuple[Expr, ...] = ()
+        library = ""
         if path and (len(path) == 1 or path[0] in _MODULES or path[0] == "self"):
             name = path[-1]
+            library = path[0] if len(path) > 1 and path[0] in _MODULES else ""
         elif isinstance(node.func, ast.Attribute):
             name = node.func.attr
             receiver = (self.expr(node.func.value),)
@@ -250,7 +302,99 @@ class _Reader:
                 raise CannotParse("unpacked arguments", span)
             value = self.expr(keyword.value)
             keywords.append(Expr("keyword", (value,), keyword.arg, value.span))
+        args, keywords = self.axes(name, args, keywords, bool(receiver), library, span)
         return self.named_call(name, args, tuple(keywords), span, bool(receiver))
+
+    def axes(
+        self,
+        name: str,
+        args: tuple[Expr, ...],
+        keywords: list[Expr],
+        method: bool,
+        library: str,
+        span: Span,
+    ) -> tuple[tuple[Expr, ...], list[Expr]]:
+        """Write positional axes, flags and defaults of a library as keywords."""
+        given = {str(k.value): k for k in keywords}
+        known = _OVER_AXIS_METHODS if method or library else _OVER_AXIS
+        if name in ("var", "std"):
+            given, args = self.variance(name, given, args, library, span)
+        elif name not in known:
+            return args, keywords
+        for extra in args[1:]:
+            if _whole(extra) is not None and not {"dim", "axis"} & set(given):
+                given["dim"] = Expr("keyword", (extra,), "dim", extra.span)
+            elif extra.op == "name" and extra.value in ("True", "False"):
+                given["keepdim"] = Expr("keyword", (extra,), "keepdim", extra.span)
+            elif name in ("max", "min"):
+                return args, keywords  # the larger of two
+            else:
+                raise CannotParse(f"{name} with that argument", extra.span)
+        for word in ("dim", "axis"):
+            value = given[word].args[0] if word in given else None
+            if value is None:
+                continue
+            if value.op == "name" and value.value == "None":
+                del given[word]
+                continue
+            axis = _whole(value)
+            if axis is not None and axis >= 0 and self.rank:
+                minus = Expr("number", (), Fraction(self.rank - axis), value.span)
+                value = Expr("neg", (minus,), None, value.span)
+                given[word] = Expr("keyword", (value,), word, value.span)
+        given.pop("dtype", None)
+        return args[:1], list(given.values())
+
+    def variance(
+        self, name: str, given: dict[str, Expr], args: tuple[Expr, ...], library: str, span: Span
+    ) -> tuple[dict[str, Expr], tuple[Expr, ...]]:
+        """Settle what a variance divides by: n, or n − 1 as PyTorch does unless told."""
+        given = dict(given)
+        stated: Fraction | None = None
+        flags = [a for a in args[1:] if a.op == "name" and a.value in ("True", "False")]
+        torch = library in ("torch", "nn", "F") or (
+            not library and (self.library == "torch" or {"dim", "keepdim"} & set(given))
+        )
+        if torch and flags:  # x.var(-1, False), x.var(False): unbiased
+            stated = Fraction(int(flags[0].value == "True"))
+            args = tuple(a for a in args if a is not flags[0])
+        for word in ("unbiased", "correction", "ddof"):
+            if word not in given:
+                continue
+            value = given.pop(word).args[0]
+            if value.op == "name" and value.value in ("True", "False"):
+                stated = Fraction(int(value.value == "True"))
+            elif _whole(value) is not None:
+                stated = Fraction(_whole(value) or 0)
+            else:
+                raise CannotParse(f"{name} with that {word}", value.span)
+        if stated is None:
+            if torch:
+                stated = Fraction(1)
+            else:
+                stated = Fraction(0)
+                sure = library in _BIASED or self.library == "numpy"
+                self.undecided = self.undecided or not (sure or {"axis", "keepdims"} & set(given))
+        if stated:
+            number = Expr("number", (), stated, span)
+            given["correction"] = Expr("keyword", (number,), "correction", span)
+        return given, args
+
+    def shape(self, node: ast.Subscript, span: Span) -> Expr | None:
+        """Read ``K.shape[-1]`` as the size of an axis."""
+        if not (isinstance(node.value, ast.Attribute) and node.value.attr == "shape"):
+            return None
+        axis = _whole(self.expr(node.slice))
+        if axis is None:
+            raise CannotParse("a shape without the number of its axis", span)
+        return self.size(self.expr(node.value.value), axis, span)
+
+    def size(self, of: Expr, axis: int, span: Span) -> Expr:
+        if axis >= 0 and self.rank:
+            axis -= self.rank
+        number = Expr("number", (), Fraction(abs(axis)), span)
+        word = Expr("neg", (number,), None, span) if axis < 0 else number
+        return Expr("call", (of, Expr("keyword", (word,), "dim", span)), "size", span)
 
     def named_call(
         self,
@@ -261,6 +405,23 @@ class _Reader:
         method: bool,
     ) -> Expr:
         one = len(args) == 1 and not keywords
+        words = {str(k.value): k.args[0] for k in keywords}
+        if name == "size" and method and len(args) == 2 and not keywords:
+            axis = _whole(args[1])
+            if axis is not None:
+                return self.size(args[0], axis, span)
+        if name in ("clamp", "clip"):
+            return self.clamp(args, words, span)
+        if name in ("clamp_min", "clamp_max") and len(args) == 2 and not keywords:
+            return Expr("call", args, name[-3:], span)
+        if name == "gelu" and set(words) == {"approximate"} and len(args) == 1:
+            return _gelu(args[0], str(words["approximate"].value), span)
+        if name == "einsum":
+            return self.einsum(args, span)
+        if name == "scaled_dot_product_attention":
+            return self.sdpa(args, words, span)
+        if name == "layer_norm":
+            return self.layer_norm(args, words, span)
         if name == "sqrt" and one:
             return Expr("sqrt", args, None, span)
         if name in ("abs", "fabs", "absolute") and one:
@@ -299,6 +460,96 @@ class _Reader:
             return Expr("neg", args, None, span)
         return Expr("call", (*args, *keywords), canonical, span)
 
+    def clamp(self, args: tuple[Expr, ...], words: dict[str, Expr], span: Span) -> Expr:
+        """Read a clamp as the smaller and the larger of two."""
+        bounds = dict(zip(("min", "max"), args[1:]))
+        for word, value in words.items():
+            bounds[{"a_min": "min", "a_max": "max"}.get(word, word)] = value
+        bounds = {k: v for k, v in bounds.items() if not (v.op == "name" and v.value == "None")}
+        if not args or len(args) > 3 or not bounds or not set(bounds) <= {"min", "max"}:
+            raise CannotParse("a clamp with other arguments than x, min and max", span)
+        out = args[0]
+        if "min" in bounds:
+            out = Expr("call", (out, bounds["min"]), "max", span)
+        if "max" in bounds:
+            out = Expr("call", (out, bounds["max"]), "min", span)
+        return out
+
+    def einsum(self, args: tuple[Expr, ...], span: Span) -> Expr:
+        """Read an einsum of two operands that is a matrix product, batched or not."""
+        spec = str(args[0].value).strip("'\"").replace(" ", "") if args else ""
+        found = re.fullmatch(
+            r"(\.\.\.|)([a-zA-Z]*),(\.\.\.|)([a-zA-Z]*)->(\.\.\.|)([a-zA-Z]*)", spec
+        )
+        if len(args) != 3 or not found or not found[1] == found[3] == found[5]:
+            raise CannotParse("an einsum other than of two named operands", span)
+        left, right, out = found[2], found[4], found[6]
+        batch = [c for c in left if c in right and c in out]
+        a, b, c = ("".join(x for x in part if x not in batch) for part in (left, right, out))
+        shared = [x for x in a if x in b]
+        if (
+            len(a) != 2
+            or len(b) != 2
+            or len(c) != 2
+            or len(shared) != 1
+            or set(c) != set(a) ^ set(b)
+        ):
+            raise CannotParse(f"the einsum {spec} is no matrix product", span)
+        (k,) = shared
+        first, second = args[1], args[2]
+        if a[0] == k:
+            first = Expr("transpose", (first,), None, span)
+        if b[1] == k:
+            second = Expr("transpose", (second,), None, span)
+        product = Expr("matmul", (first, second), None, span)
+        straight = c[0] in a
+        return product if straight else Expr("transpose", (product,), None, span)
+
+    def sdpa(self, args: tuple[Expr, ...], words: dict[str, Expr], span: Span) -> Expr:
+        """Write ``F.scaled_dot_product_attention`` out; a mask is added inside the softmax."""
+        values = dict(zip(("query", "key", "value", "attn_mask"), args)) | words
+        named = {"query", "key", "value"}
+        off = {k for k, v in values.items() if v.op == "name" and v.value in ("None", "False")}
+        off |= {
+            k for k, v in values.items() if k == "dropout_p" and v.op == "number" and not v.value
+        }
+        extra = set(values) - off - named - {"scale"}
+        if not named <= set(values) or extra:
+            told = ", ".join(sorted(extra)) or "fewer than three arguments"
+            raise CannotParse(f"scaled_dot_product_attention with {told}", span)
+        q, k, v = (values[n] for n in ("query", "key", "value"))
+        scores = Expr("matmul", (q, Expr("transpose", (k,), None, span)), None, span)
+        if "scale" in values and "scale" not in off:
+            scaled = Expr("hadamard", (scores, values["scale"]), None, span)
+        else:
+            root = Expr("sqrt", (self.size(q, -1, span),), None, span)
+            scaled = Expr("div", (scores, root), None, span)
+        last = Expr("neg", (Expr("number", (), Fraction(1), span),), None, span)
+        weights = (scaled, Expr("keyword", (last,), "dim", span))
+        return Expr("matmul", (Expr("call", weights, "softmax", span), v), None, span)
+
+    def layer_norm(self, args: tuple[Expr, ...], words: dict[str, Expr], span: Span) -> Expr:
+        """Write ``F.layer_norm`` over the last axis out."""
+        values = dict(zip(("input", "normalized_shape", "weight", "bias", "eps"), args)) | words
+        unknown = set(values) - {"input", "normalized_shape", "weight", "bias", "eps"}
+        if unknown or not {"input", "normalized_shape"} <= set(values):
+            raise CannotParse("layer_norm with other arguments", span)
+        values = {k: v for k, v in values.items() if not (v.op == "name" and v.value == "None")}
+        shape = values["normalized_shape"]
+        if shape.op in ("tuple", "matrix") and len(shape.args) != 1:
+            raise CannotParse("layer_norm over more than the last axis", span)
+        x = values["input"]
+        last = Expr("neg", (Expr("number", (), Fraction(1), span),), None, span)
+        over = Expr("keyword", (last,), "dim", span)
+        mean, var = (Expr("call", (x, over), f, span) for f in ("mean", "Var"))
+        eps = values.get("eps", Expr("number", (), Fraction(1, 100_000), span))
+        gap = Expr("add", (x, Expr("neg", (mean,), None, span)), None, span)
+        root = Expr("sqrt", (Expr("add", (var, eps), None, span),), None, span)
+        out = Expr("div", (gap, root), None, span)
+        if "weight" in values:
+            out = Expr("hadamard", (out, values["weight"]), None, span)
+        return Expr("add", (out, values["bias"]), None, span) if "bias" in values else out
+
     def transposed(self, name: str, args: tuple[Expr, ...], span: Span) -> Expr:
         """Accept a transpose of the last two axes, and nothing else."""
 
@@ -312,8 +563,12 @@ class _Reader:
         axes = [axis(a) for a in args[1:]]
         if (name == "t" and len(args) == 1) or (name == "transpose" and len(args) == 1):
             return Expr("transpose", args, None, span)
-        last_two = [[-2, -1], [0, 1], [2, 3]] + ([[1, 2]] if self.batched else [])
-        if name != "permute" and len(axes) == 2 and sorted(a or 0 for a in axes) in last_two:
+        rank = self.rank or 2
+        numbers = [a - rank if a is not None and a >= 0 else a for a in axes]
+        if name != "permute" and len(axes) == 2 and sorted(a or 0 for a in numbers) == [-2, -1]:
+            return Expr("transpose", (args[0],), None, span)
+        order = [*range(-rank, -2), -1, -2]
+        if name in ("permute", "transpose") and len(axes) > 2 and numbers == order:
             return Expr("transpose", (args[0],), None, span)
         raise CannotParse(f"{name} of other axes than the last two", span)
 
@@ -342,3 +597,58 @@ def _is_number(expr: Expr) -> bool:
     if expr.op in ("neg", "sqrt", "div", "pow", "mul"):
         return all(_is_number(a) for a in expr.args)
     return expr.op == "number"
+
+
+def _whole(e: Expr) -> int | None:
+    """Return the whole number an expression is, if it is one."""
+    inner = e.args[0] if e.op == "neg" else e
+    if inner.op != "number" or inner.value.denominator != 1:
+        return None
+    return -int(inner.value) if e.op == "neg" else int(inner.value)
+
+
+def _symbol(identifier: str) -> str:
+    """Return the symbol a Python name spells: ``y_hat`` is ŷ, ``eps`` is ε."""
+    base, _, accent = identifier.rpartition("_")
+    if base and accent in _ACCENTS:
+        base = _LETTERS.get(base, base)
+        return unicodedata.normalize("NFC", base[0] + _ACCENTS[accent] + base[1:])
+    return _LETTERS.get(identifier, identifier)
+
+
+def _rank(source: str) -> int:
+    """Return the rank that a batched product or a transpose of later axes implies."""
+    pair = r"\.?(?:transpose|swapaxes)\([^()]*?\b"
+    if re.search(pair + r"(?:2\s*,\s*3|3\s*,\s*2)\s*\)", source) or re.search(
+        r"permute\([^()]*0\s*,\s*1\s*,\s*3\s*,\s*2\s*\)", source
+    ):
+        return 4
+    if "bmm" in source or re.search(pair + r"(?:1\s*,\s*2|2\s*,\s*1)\s*\)", source):
+        return 3
+    if re.search(r"(?:permute|transpose)\([^()]*0\s*,\s*2\s*,\s*1\s*\)", source):
+        return 3
+    spec = re.search(r"einsum\(\s*['\"]\s*([a-zA-Z]+)\s*,", source)
+    return len(spec[1]) if spec and len(spec[1]) > 2 else 0
+
+
+def _gelu(x: Expr, form: str, span: Span) -> Expr:
+    """Return GELU in the form that PyTorch's ``approximate`` names."""
+    form = form.strip("'\"")
+    if form == "none":
+        return Expr("call", (x,), "gelu", span)
+    if form != "tanh":
+        raise CannotParse(f"gelu with approximate={form}", span)
+
+    def number(value: Fraction | int) -> Expr:
+        return Expr("number", (), Fraction(value), span)
+
+    def times(*parts: Expr) -> Expr:
+        return Expr("mul", parts, None, span)
+
+    root = Expr(
+        "sqrt", (Expr("div", (number(2), Expr("name", (), "π", span)), None, span),), None, span
+    )
+    cube = Expr("pow", (x, number(3)), None, span)
+    inner = Expr("add", (x, times(number(Fraction(44715, 10**6)), cube)), None, span)
+    tanh = Expr("call", (times(root, inner),), "tanh", span)
+    return times(number(Fraction(1, 2)), x, Expr("add", (number(1), tanh), None, span))

@@ -1,0 +1,182 @@
+"""Sides of clips, cases and masks that a fixed set of points may never reach.
+
+A formula with ``min(x, 6)`` is ``x`` at every small point. Before it is called equal,
+it is compared again at points of the size of each of its constants, and every
+alternative of every minimum, maximum and case must have been taken at one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from minitransformer.verify.cards.card import Card, Input
+from minitransformer.verify.compare import (
+    Outcome,
+    Probe,
+    battery,
+    compare,
+    discrepancy,
+    extend,
+    settle,
+    term_value,
+)
+from minitransformer.verify.dimensions import Term
+from minitransformer.verify.evaluate import EXACT, FLOATS, CannotEvaluate, Evaluator, Point
+
+FAILURES = (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError, KeyError)
+SEEDS = (31, 32, 33, 34)
+LARGEST = 8  # constants probed of one formula
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What further points showed: a difference, or places with a side never taken."""
+
+    differs: Outcome | None = None
+    sides: tuple[tuple[int, int], ...] = ()
+
+
+def _nodes(term: Term) -> Iterator[Term]:
+    stack = [term]
+    while stack:
+        t = stack.pop()
+        yield t
+        stack += t.args
+
+
+def _branches(term: Term) -> list[Term]:
+    """Return the nodes that choose between alternatives."""
+    kinds = ("extreme", "cases", "compare")
+    return [t for t in _nodes(term) if t.op in kinds and len(t.args) >= 2]
+
+
+def _constants(branches: list[Term]) -> list[Fraction]:
+    """Return the constants inside the alternatives, without sign, the largest first."""
+    found: dict[Fraction, None] = {}
+
+    def collect(t: Term) -> None:
+        if not any(n.op in ("symbol", "size", "indexvalue", "opaque") for n in _nodes(t)):
+            try:
+                value = abs(Fraction(Evaluator(Point({}, {}), EXACT)(t)))
+            except FAILURES:
+                value = Fraction(0)
+            if value:
+                found[value] = None
+                return
+        for a in t.args:
+            collect(a)
+
+    for branch in branches:
+        collect(branch)
+    return sorted(found, reverse=True)[:LARGEST]
+
+
+def unseen(term: Term, card: Card, extra: tuple[Input, ...] = ()) -> Unseen:
+    """Compare at the size of every constant of a clip, and say which sides were not met."""
+    branches = _branches(term)
+    if not branches:
+        return Unseen()
+    met: list[set[int]] = [set() for _ in branches]
+    constants = _constants(branches)
+    probes = list(battery(card))
+    shapes = len(card.all_shapes())
+    for k, c in enumerate(constants):
+        for seed in SEEDS:
+            for size in (c, c * 4) if seed == SEEDS[0] else (c,):
+                point = card.at(card.all_shapes()[(seed + k) % shapes], seed, size)
+                if all(not x.dims and x.domain == "real" for x in card.inputs):
+                    point = _around(point, c, seed)
+                try:
+                    probes.append(Probe(card, point, seed, size))
+                except FAILURES:
+                    continue
+    for number, probe in enumerate(probes):
+        point = extend(probe.point, extra, probe.seed)
+        evaluator = Evaluator(point, FLOATS)
+        try:
+            with np.errstate(all="ignore"):
+                value = evaluator(term)
+        except FAILURES:
+            continue
+        if number >= len(battery(card)) and discrepancy(value, probe.floats) > 1e-12:
+            verdict, found = settle(term_value(term), probe, point)
+            if verdict == "certified":
+                entry, c, r, bits = found
+                outcome = Outcome(
+                    "certified", bits=bits, probe=probe, point=point, entry=entry,
+                    claimed=c, reference=r, error=discrepancy(value, probe.floats),
+                )  # fmt: skip
+                return Unseen(outcome)
+            continue
+        for branch, seen in zip(branches, met):
+            seen |= _taken(branch, evaluator)
+    missing = [b.span for b, seen in zip(branches, met) if len(seen) < _sides(b) and not b.free]
+    return Unseen(sides=tuple(dict.fromkeys(missing)))
+
+
+def _around(point: Point, c: Fraction, seed: int) -> Point:
+    """Put the numbers of a point just below, at and just above a constant, or its negative."""
+    near = (c - 1, c, c + 1, -c - 1, 2 * c, c + Fraction(1, 16))
+    inputs = {}
+    for k, (name, value) in enumerate(sorted(point.inputs.items())):
+        moved = value.copy()
+        moved[()] = near[(seed + k) % len(near)]
+        inputs[name] = moved
+    return Point(inputs, point.sizes, point.functions)
+
+
+def _sides(t: Term) -> int:
+    """Return how many alternatives a node has."""
+    if t.op == "compare":
+        return 2
+    if t.op == "extreme":
+        return len(t.args)
+    return (len(t.args) + 1) // 2
+
+
+def _taken(t: Term, evaluator: Evaluator) -> set[int]:
+    """Return the alternatives that a node took at a point."""
+    if t.free:
+        return set()
+    try:
+        with np.errstate(all="ignore"):
+            if t.op == "compare":
+                return {int(bool(v)) for v in np.ravel(np.asarray(evaluator(t), dtype=float))}
+            if t.op == "cases":
+                values = [np.asarray(v, dtype=float) for v in evaluator._places(t, t.value)[1::2]]
+                tests = np.broadcast_arrays(*values, np.asarray(1.0))
+                return {
+                    next(k for k, v in enumerate(cell) if v != 0)
+                    for cell in zip(*(v.ravel().tolist() for v in tests))
+                }
+            kind, places = t.value
+            values = [np.asarray(v, dtype=float) for v in evaluator._places(t, places)]
+            table = np.stack([v.ravel() for v in np.broadcast_arrays(*values)])
+            best = table.max(axis=0) if kind == "max" else table.min(axis=0)
+            return {int(k) for k in np.nonzero((table == best).any(axis=1))[0]}
+    except FAILURES:
+        return set()
+
+
+_ANY_MASK: dict[int, Card] = {}
+
+
+def only_masks(term: Term, card: Card, extra: tuple[Input, ...] = ()) -> tuple[str, ...]:
+    """Return the masks that must hold 0 and −∞ alone for the formula to be the card's."""
+    used = {t.value for t in _nodes(term) if t.op == "symbol"}
+    masks = tuple(x.name for x in card.inputs if x.domain == "mask" and x.name in used)
+    if not masks or card.sampler is not None:
+        return ()
+    if id(card) not in _ANY_MASK:
+        inputs = tuple(replace(x, domain="real") if x.domain == "mask" else x for x in card.inputs)
+        _ANY_MASK[id(card)] = replace(card, inputs=inputs)
+    free = compare(term_value(term), _ANY_MASK[id(card)], extra, certify=False)
+    return () if free.equal else masks
+
+
+__all__: list[Any] = ["Unseen", "only_masks", "unseen"]
