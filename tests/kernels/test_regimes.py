@@ -311,15 +311,16 @@ def test_attention_dropout(is_causal: bool, dtype: type) -> None:
     assert not same_bits(out, other)
 
 
-def test_attention_dropout_gives_every_row_a_stretch_of_the_stream() -> None:
+@pytest.mark.parametrize(("L", "S"), [(300, 21), (130, 300)])  # tiles of queries, and of heads
+def test_attention_dropout_gives_every_row_a_stretch_of_the_stream(L: int, S: int) -> None:
     """Row (b, h, q) begins at its number times the keys rounded up to 8, whatever the tiles."""
     p, key = 0.4, Key(11, 2, 3)
-    B, H, L, S = 2, 4, 300, 21
+    B, H, row = 2, 4, -(-S // 8) * 8
     Q = normal(1, B, H, L, 3)
     K = normal(2, B, 2, S, 3)
     eye = np.broadcast_to(np.eye(S), (B, 2, S, S))
     weights = forward("attention", Q, K, eye, None, dropout_p=p, key=key)
-    bits = random_bits(key, B * H * L * 24).reshape(B, H, L, 24)[..., :S]
+    bits = random_bits(key, B * H * L * row).reshape(B, H, L, row)[..., :S]
     assert np.array_equal(weights != 0, bits >= keep_threshold(p))
     assert (forward("attention", Q, K, eye, None, dropout_p=1.0, key=key) == 0).all()
 
