@@ -68,8 +68,11 @@ def embedding_forward(
             )
     flat = ids.reshape(-1)
     out = xp.empty((flat.size, D), weight.dtype)
+    # NumPy's default mode gathers into a buffer first, to leave `out` alone if an id is wrong;
+    # they have been checked
+    unchecked = {"mode": "clip"} if xp is np else {}
     run_blocks(
-        lambda r: xp.take(weight, flat[r], axis=0, out=out[r]),
+        lambda r: xp.take(weight, flat[r], axis=0, out=out[r], **unchecked),
         blocks(flat.size, ROWS if xp is np else max(1, flat.size)),
     )
     return out.reshape(*ids.shape, D), (ids, weight.shape, padding_idx)
