@@ -311,14 +311,14 @@ def test_attention_dropout(is_causal: bool, dtype: type) -> None:
     assert not same_bits(out, other)
 
 
-@pytest.mark.parametrize(("L", "S"), [(300, 21), (130, 300)])  # tiles of queries, and of heads
-def test_attention_dropout_gives_every_row_a_stretch_of_the_stream(L: int, S: int) -> None:
+@pytest.mark.parametrize(("G", "L", "S"), [(2, 300, 21), (4, 130, 520)])  # many tiles each
+def test_attention_dropout_gives_every_row_a_stretch_of_the_stream(G: int, L: int, S: int) -> None:
     """Row (b, h, q) begins at its number times the keys rounded up to 8, whatever the tiles."""
     p, key = 0.4, Key(11, 2, 3)
-    B, H, row = 2, 4, -(-S // 8) * 8
+    B, H, row = 2, 2 * G, -(-S // 8) * 8
     Q = normal(1, B, H, L, 3)
-    K = normal(2, B, 2, S, 3)
-    eye = np.broadcast_to(np.eye(S), (B, 2, S, S))
+    K = normal(2, B, G, S, 3)
+    eye = np.broadcast_to(np.eye(S), (B, G, S, S))
     weights = forward("attention", Q, K, eye, None, dropout_p=p, key=key)
     bits = random_bits(key, B * H * L * row).reshape(B, H, L, row)[..., :S]
     assert np.array_equal(weights != 0, bits >= keep_threshold(p))
@@ -389,6 +389,14 @@ def pair_of_dropout() -> Pair:
     from minitransformer.kernels.dropout import dropout_backward, dropout_forward
 
     return Pair(dropout_forward, dropout_backward)
+
+
+def test_dropout_from_the_middle_of_a_stream() -> None:
+    from minitransformer.kernels import dropout
+
+    whole = dropout.drop(np.ones(64), 0.5, Key(4))
+    for start in (0, 8, 13, 31):
+        assert same_bits(dropout.drop(np.ones(64 - start), 0.5, Key(4), start), whole[start:])
 
 
 def test_dropout_of_almost_everything() -> None:
