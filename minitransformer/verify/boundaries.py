@@ -7,6 +7,7 @@ alternative of every minimum, maximum and case must have been taken at one of th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -20,16 +21,25 @@ from minitransformer.verify.compare import (
     Probe,
     battery,
     compare,
+    compare_balls,
     discrepancy,
     extend,
-    settle,
     term_value,
 )
 from minitransformer.verify.dimensions import Term
-from minitransformer.verify.evaluate import EXACT, FLOATS, CannotEvaluate, Evaluator, Point
+from minitransformer.verify.evaluate import (
+    EXACT,
+    FLOATS,
+    CannotEvaluate,
+    Evaluator,
+    Point,
+    evaluate,
+    precision,
+)
 
 FAILURES = (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError, KeyError)
 SEEDS = (31, 32, 33, 34)
+FAR_BITS = 2048  # enough to see 1 − σ(89) or Φ(−50)
 LARGEST = 8  # constants probed of one formula
 
 
@@ -51,8 +61,8 @@ def _nodes(term: Term) -> Iterator[Term]:
 
 def _branches(term: Term) -> list[Term]:
     """Return the nodes that choose between alternatives."""
-    kinds = ("extreme", "cases", "compare")
-    return [t for t in _nodes(term) if t.op in kinds and len(t.args) >= 2]
+    found = {id(t): t for t in _nodes(term) if t.op in ("extreme", "compare")}
+    return [t for t in found.values() if any(n.op == "symbol" for n in _nodes(t))]
 
 
 def _constants(branches: list[Term]) -> list[Fraction]:
@@ -81,7 +91,7 @@ def unseen(term: Term, card: Card, extra: tuple[Input, ...] = ()) -> Unseen:
     branches = _branches(term)
     if not branches:
         return Unseen()
-    met: list[set[int]] = [set() for _ in branches]
+    met: dict[int, set[int]] = {id(b): set() for b in branches}
     constants = _constants(branches)
     probes = list(battery(card))
     shapes = len(card.all_shapes())
@@ -97,26 +107,66 @@ def unseen(term: Term, card: Card, extra: tuple[Input, ...] = ()) -> Unseen:
                     continue
     for number, probe in enumerate(probes):
         point = extend(probe.point, extra, probe.seed)
-        evaluator = Evaluator(point, FLOATS)
         try:
             with np.errstate(all="ignore"):
-                value = evaluator(term)
+                value = _Watcher(point, met)(term)
         except FAILURES:
             continue
-        if number >= len(battery(card)) and discrepancy(value, probe.floats) > 1e-12:
-            verdict, found = settle(term_value(term), probe, point)
-            if verdict == "certified":
-                entry, c, r, bits = found
-                outcome = Outcome(
-                    "certified", bits=bits, probe=probe, point=point, entry=entry,
-                    claimed=c, reference=r, error=discrepancy(value, probe.floats),
-                )  # fmt: skip
-                return Unseen(outcome)
+        if number < len(battery(card)):
             continue
-        for branch, seen in zip(branches, met):
-            seen |= _taken(branch, evaluator)
-    missing = [b.span for b, seen in zip(branches, met) if len(seen) < _sides(b) and not b.free]
+        found = _settled(term, probe, point)
+        if found is not None:
+            entry, c, r, bits = found
+            gap = discrepancy(value, probe.floats)
+            return Unseen(
+                Outcome(
+                    "certified",
+                    bits=bits,
+                    probe=probe,
+                    point=point,
+                    entry=entry,
+                    claimed=c,
+                    reference=r,
+                    error=gap,
+                )
+            )
+    missing = [b.span for b in branches if len(met[id(b)]) < _sides(b)]
     return Unseen(sides=tuple(dict.fromkeys(missing)))
+
+
+def _settled(term: Term, probe: Probe, point: Point) -> Any:
+    """Return entry, claim, reference and bits where balls separate, far from zero or not."""
+    try:
+        with precision(FAR_BITS) as m:
+            claimed = evaluate(term, point, m)
+        verdict = compare_balls(claimed, probe.balls(FAR_BITS), FAR_BITS)
+    except FAILURES:
+        return None
+    return verdict[1] if verdict is not None and verdict[0] == "certified" else None
+
+
+class _Watcher(Evaluator):
+    """An evaluator that notes which alternatives its minima and comparisons take."""
+
+    def __init__(self, point: Point, met: dict[int, set[int]]):
+        super().__init__(point, FLOATS)
+        self.met = met
+
+    def _extreme(self, t: Term) -> Any:
+        kind, places = t.value
+        values = self._places(t, places)
+        table = np.stack([np.ravel(v) for v in np.broadcast_arrays(*values)]).astype(float)
+        best = table.max(axis=0) if kind == "max" else table.min(axis=0)
+        self.met.setdefault(id(t), set()).update(
+            {int(k) for k in np.nonzero((table == best).any(axis=1))[0]}
+        )
+        return functools.reduce(self.m.maximum if kind == "max" else self.m.minimum, values)
+
+    def _compare(self, t: Term) -> Any:
+        out = super()._compare(t)
+        if id(t) in self.met:
+            self.met[id(t)] |= {int(v) for v in np.ravel(np.asarray(out, dtype=float))}
+        return out
 
 
 def _around(point: Point, c: Fraction, seed: int) -> Point:
@@ -132,35 +182,7 @@ def _around(point: Point, c: Fraction, seed: int) -> Point:
 
 def _sides(t: Term) -> int:
     """Return how many alternatives a node has."""
-    if t.op == "compare":
-        return 2
-    if t.op == "extreme":
-        return len(t.args)
-    return (len(t.args) + 1) // 2
-
-
-def _taken(t: Term, evaluator: Evaluator) -> set[int]:
-    """Return the alternatives that a node took at a point."""
-    if t.free:
-        return set()
-    try:
-        with np.errstate(all="ignore"):
-            if t.op == "compare":
-                return {int(bool(v)) for v in np.ravel(np.asarray(evaluator(t), dtype=float))}
-            if t.op == "cases":
-                values = [np.asarray(v, dtype=float) for v in evaluator._places(t, t.value)[1::2]]
-                tests = np.broadcast_arrays(*values, np.asarray(1.0))
-                return {
-                    next(k for k, v in enumerate(cell) if v != 0)
-                    for cell in zip(*(v.ravel().tolist() for v in tests))
-                }
-            kind, places = t.value
-            values = [np.asarray(v, dtype=float) for v in evaluator._places(t, places)]
-            table = np.stack([v.ravel() for v in np.broadcast_arrays(*values)])
-            best = table.max(axis=0) if kind == "max" else table.min(axis=0)
-            return {int(k) for k in np.nonzero((table == best).any(axis=1))[0]}
-    except FAILURES:
-        return set()
+    return 2 if t.op == "compare" else len(t.args)
 
 
 _ANY_MASK: dict[int, Card] = {}

@@ -163,14 +163,15 @@ def settle(compute: Compute, probe: Probe, point: Point) -> tuple[str, Any]:
         reference = probe.balls(bits)
         if np.shape(claimed) != np.shape(reference):
             return "undefined", f"shape {np.shape(claimed)} against {np.shape(reference)}"
-        verdict = _compare_balls(claimed, reference, bits)
+        verdict = compare_balls(claimed, reference, bits)
         if verdict is not None:
             return verdict
         why = "the balls neither separate nor shrink"
     return "undefined", why
 
 
-def _compare_balls(claimed: Any, reference: Any, bits: int) -> tuple[str, Any] | None:
+def compare_balls(claimed: Any, reference: Any, bits: int) -> tuple[str, Any] | None:
+    """Return ``certified`` or ``equal`` of two arrays of balls, or None if they are too wide."""
     flat_c = np.asarray(claimed, dtype=object).ravel()
     flat_r = np.asarray(reference, dtype=object).ravel()
     best = None

@@ -38,6 +38,7 @@ FUNCTION_ALIASES = {
     "log_10": "log10",
     "logsoftmax": "log_softmax",
     "log-softmax": "log_softmax",
+    "log_softmax": "log_softmax",
     "softmax": "softmax",
     "smax": "softmax",
     "softmaxrow": "softmax",
@@ -182,6 +183,19 @@ def align(dims: Dims, onto: Dims) -> tuple[int, ...] | None:
     return tuple(reversed(axes))
 
 
+def _drops_axis(e: Expr) -> bool:
+    """Return whether a Python expression reduces an axis and does not keep it."""
+    drops = False
+    for node in e.walk():
+        words = {str(a.value): a.args[0] for a in node.args if a.op == "keyword"}
+        if {"axis", "dim"} & set(words) and canonical_function(str(node.value))[0] in REDUCTIONS:
+            kept = [words[k] for k in ("keepdim", "keepdims") if k in words]
+            if kept and kept[0].value == "True":
+                return False
+            drops = True
+    return drops
+
+
 def canonical_function(name: str) -> tuple[str, str]:
     """Return a function's canonical name and its subscript (``softmax_j`` → ``j``)."""
     if name == "Φ":
@@ -280,7 +294,7 @@ class Elaborator:
     ) -> tuple[Dims, tuple[Any, ...]]:
         """Return the common dimensions of `terms` and where each lies in them."""
         widest = max(terms, key=lambda t: len(t.dims)).dims
-        places = []
+        places: list[Any] = []
         for term in terms:
             place = align(term.dims, widest) if term.dims else ()
             if place is None:
@@ -291,6 +305,16 @@ class Elaborator:
                     if a.dims == b.dims[::-1]:
                         fits = ["transpose either operand"]
                 raise IllTyped(f"cannot {what} {shown}", e.span, tuple(fits), e)
+            if place == (0,) and len(widest) == 2 and len(terms) == len(e.args):
+                source = e.args[len(places)]
+                if _drops_axis(source):
+                    shown = f"{show_dims(widest)} with {show_dims(term.dims)}"
+                    raise IllTyped(
+                        f"cannot {what} {shown}: the axes meet at the end",
+                        e.span,
+                        ("keep the reduced axis: keepdim=True",),
+                        e,
+                    )
             places.append(place if place != tuple(range(len(widest))) else None)
         return widest, tuple(places)
 

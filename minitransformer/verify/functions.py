@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ from minitransformer.verify.judge import (
     known_mistakes,
 )
 from minitransformer.verify.verdict import Counterexample, Finding, Verdict
+
+
+MOST_CELLS = 40_000_000  # of a reference in plain loops, all dimensions multiplied
 
 
 def decide_function(fn: Callable[..., Any], card: Card | str) -> Finding:
@@ -98,19 +102,75 @@ def decide_function(fn: Callable[..., Any], card: Card | str) -> Finding:
             reading,
             explanation="Fewer than two shapes could be compared.",
         )
+    far = _far(compute, card, reading)
+    if isinstance(far, Finding):
+        return far
     bits = BITS if exact else min(50, int(-math.log2(worst)) if worst else 50)
     return answer(
         card,
         Verdict.EQUAL_SUPPORTED,
         reading,
-        detail=f"{len(probes)} points, {bits} bits",
+        detail=f"{len(probes)} points, {bits} bits; in float64 up to {far}",
         witnesses={
             "points": len(probes),
+            "largest": far,
             "shapes": len(shapes),
             "bits": bits,
             "max_relative_error": worst,
         },
     )
+
+
+def _far(compute: Compute, card: Card, reading: str) -> Finding | str:
+    """Compare at sizes and amplitudes that a threshold in the code may lie below.
+
+    Returns
+    -------
+    Finding or str
+        The difference, or the largest shape and amplitude tried.
+    """
+    sizes = [dict(s) for s in card.all_shapes()[:1]]
+    if not card.shapes:
+        wide = {d: (33 + 2 * k if d.startswith("n") else 130 + k) for k, d in enumerate(card.dims)}
+        tall = {d: (40 - k if d.startswith("n") else 17 + k) for k, d in enumerate(card.dims)}
+        sizes += [s for s in (tall, wide) if math.prod(s.values()) <= MOST_CELLS]
+    largest, top = sizes[0], Fraction(4)
+    for size in sizes:
+        for seed, amplitude in ((41, Fraction(1)), (42, Fraction(16)), (43, Fraction(100))):
+            if amplitude > 1 and size is not sizes[0]:
+                continue
+            point = card.at(size, seed, amplitude)
+            try:
+                reference = card.value(FLOATS, point)
+                raw = np.asarray(compute(point, FLOATS))
+                value = raw.astype(np.float64)
+            except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError):
+                continue
+            if not (np.isfinite(reference).all() and np.isfinite(value).all()):
+                continue  # a function that overflows is unsafe, not another function
+            short = raw.dtype.kind == "f" and raw.dtype.itemsize < 8
+            if short and amplitude > 1:
+                continue
+            scale = max(1.0, float(np.abs(reference).max(initial=0.0)))
+            same = value.shape == reference.shape
+            gap = float(np.abs(value - reference).max(initial=0.0)) / scale if same else math.inf
+            shown = ", ".join(f"{k} = {v}" for k, v in size.items()) or "numbers"
+            if gap > (1e-2 if short else 1e-8):
+                return answer(
+                    card,
+                    Verdict.DIFFERENT,
+                    reading,
+                    detail=f"at {shown}, amplitude {amplitude}",
+                    explanation=f"It agrees with {card.name} at small sizes and values, but not at "
+                    f"{shown} with inputs up to {float(2 * amplitude):g}: the results are "
+                    f"{gap:.2g} apart (seed {seed}).",
+                    witnesses={"sizes": dict(size), "seed": seed, "error": gap},
+                )
+            if sum(size.values()) >= sum(largest.values()):
+                largest = size
+            top = max(top, amplitude)
+    shown = ", ".join(f"{k} = {v}" for k, v in largest.items())
+    return f"{shown + ', ' if shown else ''}amplitude {top}"
 
 
 def _arguments(fn: Callable[..., Any], card: Card) -> tuple[str, ...]:

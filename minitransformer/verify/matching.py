@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minitransformer.verify.binding import bind, defines, head_of, inline, sides
@@ -16,6 +16,10 @@ from minitransformer.verify.interpret import interpret, plausible, quick_equal, 
 
 ENOUGH = 0.55  # what a formula without a known name must reach
 NAMED = 0.33  # what one with a card's name must reach
+LETTER = 0.4  # what one under a single letter must reach to be convicted, with a function
+PLAIN = 0.75  # and without any
+LONG = 9  # nodes of a formula that resembles a card by itself
+LONG_WITH_CALLS = 7  # and of one that calls functions, as softmax(QKᵀ)V does
 SMALL = 6  # trees up to this many nodes resemble too much to go without a name
 
 
@@ -158,12 +162,17 @@ def match(
     heads = _heads(lhs)
     nearby = context.lower()
     scored: list[tuple[float, int, Card]] = []
+    claimed: set[str] = set()  # cards the text gives real evidence of meaning
     plain = claims[-1] if claims else e
     bodies = [c for c in claims if c.op not in ("name", "number")] or [plain]
     steps = {k: v for k, v in (definitions or {}).items() if k != head_of(lhs)}
     if steps:
         bodies += [inline(body, steps) for body in bodies]
+    words = {h for h in heads if len(h.split("_")[0]) > 2}
+    meant = {c.id for c, _, _ in _profiles() if words & {_plain(h) for h in c.heads}}
     for order, (card, profiles, small) in enumerate(_profiles()):
+        if meant and card.id not in meant:
+            continue  # GELU(x) = x σ(x) claims to be GELU, whatever else it equals
         named = bool(heads) and not heads.isdisjoint(_plain(h) for h in card.heads)
         spoken = any(
             len(word) > 3 and word.lower() in nearby
@@ -180,10 +189,43 @@ def match(
             continue
         if likeness >= enough:
             scored.append((score, -order, card))
+            if _claims(bodies, card, heads if named else frozenset(), likeness, spoken):
+                claimed.add(card.id)
     scored.sort(reverse=True, key=lambda s: s[:2])
     best = [card for _, _, card in scored[:6]]
     equal = [c for c in best if "≈" not in signs and _equal(claims, lhs, c, definitions or {})]
-    return tuple(equal + [c for c in best if c not in equal])
+    return tuple(equal + [c for c in best if c not in equal and c.id in claimed])
+
+
+def _claims(
+    bodies: Sequence[Expr], card: Card, heads: frozenset[str], likeness: float, spoken: bool
+) -> bool:
+    """Return whether a formula that is not a card's still claims to be it.
+
+    A word before the equals sign (``Attention``, ``GELU``) or in the prose is a claim. A
+    single letter is none, and neither is a likeness that formulas this short share with
+    others: then the structure itself must be the card's.
+    """
+    words = {h for h in heads if len(h.split("_")[0]) > 2}
+    if spoken or words & {_plain(h) for h in card.heads}:
+        return True
+    nodes = max(sum(1 for _ in body.walk()) for body in bodies)
+    calls = any(n.op == "call" for body in bodies for n in body.walk())
+    if heads:
+        enough = LETTER if calls else PLAIN
+        return (nodes > SMALL or calls) and likeness >= enough and _fits(bodies, card)
+    return nodes >= (LONG_WITH_CALLS if calls else LONG) and likeness >= ENOUGH
+
+
+def _fits(bodies: Sequence[Expr], card: Card) -> bool:
+    """Return whether a formula can at least be read with the card's dimensions."""
+    for body in bodies:
+        try:
+            if interpret(bind(body, card), card).good:
+                return True
+        except (IllTyped, Unbound, IndexError, KeyError):
+            continue
+    return False
 
 
 def _equal(

@@ -1810,17 +1810,17 @@ def _parsed(text: str, defined: tuple[tuple[str, Macro], ...]) -> tuple[Reading,
         if looks_like_python(text):
             python = parse_python(text)
             if python is not None:
-                readings = (Reading(_shifted(python, offset)),)
+                plain = (Reading(_shifted(python, offset)),)
                 if not library_of(text) and reads_both_ways(text):
                     torch = parse_python(text, "torch")
                     if torch is not None and torch != python:
                         numpy_note = "the variance divides by n, as NumPy's does"
                         torch_note = "the variance divides by n − 1, as PyTorch's does"
                         return (
-                            replace(readings[0], note=numpy_note),
+                            replace(plain[0], note=numpy_note),
                             Reading(_shifted(torch, offset), torch_note),
                         )
-                return readings
+                return plain
         readings = _readings(text, macros)
     except CannotParse as error:
         raise CannotParse(error.message, (error.span[0] + offset, error.span[1] + offset)) from None

@@ -416,6 +416,14 @@ class _Reader:
             return Expr("call", args, name[-3:], span)
         if name == "gelu" and set(words) == {"approximate"} and len(args) == 1:
             return _gelu(args[0], str(words["approximate"].value), span)
+        if name == "where" and len(args) == 3 and not keywords:
+            otherwise = Expr("name", (), "otherwise", span)
+            return Expr("cases", (args[1], args[0], args[2], otherwise), None, span)
+        if name in ("tensor", "zeros_like") and len(args) == 1 and not keywords:
+            if name == "zeros_like":
+                return Expr("number", (), Fraction(0), span)
+            if args[0].op in ("number", "neg"):
+                return args[0]
         if name == "einsum":
             return self.einsum(args, span)
         if name == "scaled_dot_product_attention":
@@ -568,7 +576,7 @@ class _Reader:
         if name != "permute" and len(axes) == 2 and sorted(a or 0 for a in numbers) == [-2, -1]:
             return Expr("transpose", (args[0],), None, span)
         order = [*range(-rank, -2), -1, -2]
-        if name in ("permute", "transpose") and len(axes) > 2 and numbers == order:
+        if name in ("permute", "transpose") and len(axes) >= 2 and numbers == order:
             return Expr("transpose", (args[0],), None, span)
         raise CannotParse(f"{name} of other axes than the last two", span)
 
