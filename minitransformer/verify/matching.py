@@ -189,7 +189,7 @@ def match(
             continue
         if likeness >= enough:
             scored.append((score, -order, card))
-            if _claims(bodies, card, heads if named else frozenset(), likeness, spoken):
+            if _claims(bodies, card, heads, named, likeness, spoken):
                 claimed.add(card.id)
     scored.sort(reverse=True, key=lambda s: s[:2])
     best = [card for _, _, card in scored[:6]]
@@ -198,7 +198,12 @@ def match(
 
 
 def _claims(
-    bodies: Sequence[Expr], card: Card, heads: frozenset[str], likeness: float, spoken: bool
+    bodies: Sequence[Expr],
+    card: Card,
+    heads: frozenset[str],
+    named: bool,
+    likeness: float,
+    spoken: bool,
 ) -> bool:
     """Return whether a formula that is not a card's still claims to be it.
 
@@ -207,13 +212,15 @@ def _claims(
     others: then the structure itself must be the card's.
     """
     words = {h for h in heads if len(h.split("_")[0]) > 2}
-    if spoken or words & {_plain(h) for h in card.heads}:
+    if spoken or (named and words & {_plain(h) for h in card.heads}):
         return True
     nodes = max(sum(1 for _ in body.walk()) for body in bodies)
     calls = any(n.op == "call" for body in bodies for n in body.walk())
-    if heads:
+    if named:
         enough = LETTER if calls else PLAIN
         return (nodes > SMALL or calls) and likeness >= enough and _fits(bodies, card)
+    if heads and not calls:
+        return False  # s² = … is another thing than the card's σ²
     return nodes >= (LONG_WITH_CALLS if calls else LONG) and likeness >= ENOUGH
 
 

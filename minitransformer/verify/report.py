@@ -210,14 +210,16 @@ class Report:
     def status(self) -> int:
         """The exit status: 0 fine, 1 refuted, 2 the question could not be answered.
 
-        A claim of a document that cannot be decided does not fail the document;
-        the one formula or function a user asks about has to hold.
+        A document is answered by the claims that could be decided; where none could, it
+        is as undecided as a single formula would be.
         """
         if self.kind == "ledger":
             return 1 if self.deviations else 0
         if "refuted" in self.outcomes:
             return 1
-        if self.kind == "document":
+        if self.kind == "document" and (
+            not self.findings or not set(self.outcomes) <= {"undecided"}
+        ):
             return 0
         if self.holds:
             return 0

@@ -154,7 +154,7 @@ CARDS = (
         id="layer-norm-variance",
         name="Variance of a vector, biased as layer normalisation takes it",
         aliases=("layer norm variance", "biased variance"),
-        heads=("σ^2", "Var", "var", "s^2", "σ_B^2", "σ_ℬ^2"),
+        heads=("σ^2", "Var", "var", "σ_B^2", "σ_ℬ^2"),
         latex=r"\frac{1}{d}\sum_{i=1}^{d} (x_i - \mu)^2",
         source=BA,
         equation="(3), squared",
