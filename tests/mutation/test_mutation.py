@@ -36,7 +36,7 @@ def test_a_mistake_changes_the_source() -> None:
         assert all(mutant.source() != before for mutant in mutants_of(module, per_function=1))
 
 
-@pytest.mark.slow
+@pytest.mark.mutation
 @pytest.mark.parametrize("module", MODULES)
 def test_every_mistake_is_caught(module: str, count: Counter) -> None:
     run = subprocess.run(
