@@ -189,6 +189,9 @@ def _equal(
             detail="same canonical form",
             unsafe_float=unsafe,
         )
+    closer = boundaries.sharper(i.term, card, bound.extra)
+    if closer is not None:
+        return _different(i, closer, bound, card, reading, full, False)
     if unseen.sides:
         listed = "; ".join(show_span(bound.expr, span) for span in unseen.sides)
         return answer(

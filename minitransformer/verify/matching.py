@@ -168,9 +168,12 @@ def match(
     steps = {k: v for k, v in (definitions or {}).items() if k != head_of(lhs)}
     if steps:
         bodies += [inline(body, steps) for body in bodies]
+    entries = _parity(lhs)
     words = {h for h in heads if len(h.split("_")[0]) > 2}
     meant = {c.id for c, _, _ in _profiles() if words & {_plain(h) for h in c.heads}}
     for order, (card, profiles, small) in enumerate(_profiles()):
+        if entries and entries not in ("", *_parities(card)) and _parities(card):
+            continue  # PE(pos, 2i) = cos … is not about the odd entries
         if meant and card.id not in meant:
             continue  # GELU(x) = x σ(x) claims to be GELU, whatever else it equals
         named = bool(heads) and not heads.isdisjoint(_plain(h) for h in card.heads)
@@ -195,6 +198,28 @@ def match(
     best = [card for _, _, card in scored[:6]]
     equal = [c for c in best if "≈" not in signs and _equal(claims, lhs, c, definitions or {})]
     return tuple(equal + [c for c in best if c not in equal and c.id in claimed])
+
+
+def _parity(lhs: Expr | None) -> str:
+    """Return ``2i`` or ``2i+1`` where a left-hand side is about every other entry."""
+    if lhs is None or lhs.op not in ("index", "call"):
+        return ""
+
+    def even(e: Expr) -> bool:
+        return e.op == "mul" and len(e.args) == 2 and e.args[0].value == 2
+
+    for pick in lhs.args[lhs.op == "index" :]:
+        if even(pick):
+            return "2i"
+        if pick.op == "add" and len(pick.args) == 2 and even(pick.args[0]):
+            return "2i+1" if pick.args[1].value == 1 else ""
+    return ""
+
+
+def _parities(card: Card) -> frozenset[str]:
+    """Return which of every other entries a card's left-hand names are about."""
+    found = (h.rstrip(")").rpartition(",")[2].replace("j", "i") for h in card.heads)
+    return frozenset(found) & {"2i", "2i+1"}
 
 
 def _claims(

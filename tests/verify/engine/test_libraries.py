@@ -205,3 +205,30 @@ def test_nothing_is_convicted_of_a_name_it_does_not_claim(formula):
 )
 def test_what_claims_to_be_attention_is_still_compared(formula):
     assert match(formula)[0].id == "attention"
+
+
+@pytest.mark.parametrize(
+    ("formula", "card"),
+    [
+        (r"PE_{(pos,2i)} = \cos(pos/10000^{2i/d_{model}})", "sinusoidal-even"),
+        (r"PE_{(pos,2i+1)} = \cos(pos/10000^{2i/d_{model}})", "sinusoidal-odd"),
+    ],
+)
+def test_the_entries_on_the_left_choose_the_card(formula, card):
+    assert match(formula)[0].id == card
+
+
+@pytest.mark.parametrize(
+    ("card", "formula"),
+    [
+        ("sigmoid", r"\frac{1}{1+e^{-x}} + 10^{-100}"),
+        ("silu", r"x\sigma(x)\cdot\tanh(1000)"),
+        ("softmax", r"\frac{e^{x_i}}{\sum_{j=1}^{n} e^{x_j} + 10^{-70}}"),
+    ],
+)
+def test_a_difference_below_two_hundred_bits_is_seen(card, formula):
+    assert decide(formula, card).verdict not in EQUALS
+
+
+def test_the_sample_variance_is_no_claim_about_layer_norm():
+    assert match(r"s^2=\frac{1}{n-1}\sum_{i=1}^n(x_i-\bar x)^2") == ()
