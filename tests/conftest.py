@@ -19,6 +19,7 @@ settings.register_profile("ci", derandomize=True, max_examples=12, **_COMMON)
 settings.register_profile("thorough", derandomize=False, max_examples=200, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+
 @pytest.fixture(autouse=True)
 def _fixed_seeds() -> None:
     """Every test starts from the same random numbers, whatever ran before it."""

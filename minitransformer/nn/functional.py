@@ -563,9 +563,7 @@ def log_softmax(
     axis = _softmax_dim("log_softmax", input, dim, _stacklevel)
     input = input if dtype is None else input.to(dtype)
     _check_same_dtype("log_softmax", input=input)
-    return record(
-        _softmax.log_softmax_forward, _softmax.log_softmax_backward, input, axis=axis
-    )
+    return record(_softmax.log_softmax_forward, _softmax.log_softmax_backward, input, axis=axis)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -595,9 +593,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         return input
     if inplace:
         return in_place("dropout_", dropout)(input, p)
-    return record(
-        _dropout.dropout_forward, _dropout.dropout_backward, input, p=p, key=next_key()
-    )
+    return record(_dropout.dropout_forward, _dropout.dropout_backward, input, p=p, key=next_key())
 
 
 # -- feed-forward and positions ---------------------------------------------------------
