@@ -185,6 +185,8 @@ def relu_forward(x: Array) -> tuple[Array, tuple[Any, ...]]:
     -----
     ``dx = dy`` where x > 0, else 0; at 0 the slope is 0, as in PyTorch.
 
+    Card: ``minitransformer cards relu``.
+
     References
     ----------
     .. [1] Nair and Hinton, "Rectified linear units improve restricted Boltzmann
@@ -230,6 +232,8 @@ def gelu_forward(x: Array, *, approximate: str = "none") -> tuple[Array, tuple[A
     -----
     Exact: ``dx = (Φ(x) + x φ(x)) dy``. The tanh form is computed as x σ(2u), with u the
     argument of the tanh; ``dx = (s + 2 x s (1 - s) u') dy`` with s = σ(2u).
+
+    Cards: ``minitransformer cards gelu``, ``minitransformer cards gelu-tanh``.
 
     References
     ----------
@@ -277,6 +281,8 @@ def silu_forward(x: Array) -> tuple[Array, tuple[Any, ...]]:
     Notes
     -----
     ``dx = σ(x) (1 + x (1 - σ(x))) dy``.
+
+    Card: ``minitransformer cards silu``.
 
     References
     ----------

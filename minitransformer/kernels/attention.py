@@ -311,6 +311,10 @@ def attention_forward(
     ``dV = Pᵀ dO``, ``dP = dO Vᵀ``, ``dS = P ∘ (dP - D)``, ``dQ = scale · dS K``,
     ``dK = scale · dSᵀ Q``. A NaN under the mask stays there; elsewhere it spreads.
 
+    Cards: ``minitransformer cards attention``, ``minitransformer cards mup-attention``,
+    ``minitransformer cards masked-attention``, ``minitransformer cards causal-attention``,
+    ``minitransformer cards grouped-query-attention``.
+
     References
     ----------
     .. [1] Vaswani et al., "Attention is all you need", arXiv:1706.03762, equation 1.

@@ -93,6 +93,8 @@ def cross_entropy_forward(
     ``dx = p Σ_c w_c t_c - w ∘ t``: p - t where there are no weights. If every row is
     ignored the mean is 0/0, a NaN, as in PyTorch.
 
+    Card: ``minitransformer cards cross-entropy``.
+
     References
     ----------
     .. [1] Szegedy et al., "Rethinking the Inception architecture for computer vision",

@@ -93,6 +93,8 @@ def feed_forward_forward(
     With a = act(h): ``da = dy W₂``, ``dh = da ∘ act'(h)``, ``dx = dh W₁``,
     ``dW₂ = dyᵀ a``, ``dW₁ = dhᵀ x``, and the biases' gradients are the column sums.
 
+    Card: ``minitransformer cards feed-forward``.
+
     References
     ----------
     .. [1] Vaswani et al., "Attention is all you need", arXiv:1706.03762, equation 2.

@@ -76,6 +76,8 @@ def layer_norm_forward(
     With x̂ = (x - mean) · rstd and dx̂ = dy ∘ γ:
     ``dx = rstd (dx̂ - mean(dx̂) - x̂ mean(dx̂ ∘ x̂))``, ``dγ = Σ dy ∘ x̂``, ``dβ = Σ dy``.
 
+    Card: ``minitransformer cards layer-norm``.
+
     References
     ----------
     .. [1] Ba, Kiros and Hinton, "Layer normalization", arXiv:1607.06450, equations 3 and 4.

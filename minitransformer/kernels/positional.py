@@ -129,6 +129,8 @@ def rotary_forward(
     -----
     A rotation: backward turns the gradient by the opposite angle.
 
+    Card: ``minitransformer cards rotary``.
+
     References
     ----------
     .. [1] Su et al., "RoFormer: enhanced transformer with rotary position embedding",

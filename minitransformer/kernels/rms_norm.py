@@ -43,6 +43,8 @@ def rms_norm_forward(
     With x̂ = x · rstd and dx̂ = dy ∘ g: ``dx = rstd (dx̂ - x̂ mean(dx̂ ∘ x̂))``,
     ``dg = Σ dy ∘ x̂``.
 
+    Card: ``minitransformer cards rms-norm``.
+
     References
     ----------
     .. [1] Zhang and Sennrich, "Root mean square layer normalization",

@@ -73,6 +73,8 @@ def softmax_forward(x: Array, *, axis: int = -1) -> tuple[Array, tuple[Any, ...]
     The maximum is subtracted first, which changes nothing and cannot overflow.
     ``dx = P ∘ (dP - Σ dP ∘ P)``.
 
+    Card: ``minitransformer cards softmax``.
+
     References
     ----------
     .. [1] Bridle, "Probabilistic interpretation of feedforward classification network
@@ -122,6 +124,8 @@ def log_softmax_forward(x: Array, *, axis: int = -1) -> tuple[Array, tuple[Any, 
     Notes
     -----
     ``dx = dy - exp(log_P) Σ dy``.
+
+    Card: ``minitransformer cards log-softmax``.
 
     References
     ----------
