@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: train, kernels, decode, plot. Results go to benchmarks/results/."""
+"""``python -m benchmarks``: train, kernels, generate, plot. Results go to benchmarks/results/."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Sample(NamedTuple):
     median : float
         Seconds.
     low, high : float
-        A 95 % interval of the median, from order statistics.
+        A 95 % interval of the median, from order statistics; the range of fewer than six rounds.
     rounds : int
         How many times were measured.
     """
@@ -30,6 +30,8 @@ class Sample(NamedTuple):
 
 def summarize(times: list[float]) -> Sample:
     """Return the median of `times` and an interval that covers the true median in 95 of 100 runs.
+
+    Of fewer than six times it is their range, which covers it less often (three: in 75).
 
     The number of times below the true median is binomial(n, ½); the ranks n/2 ∓ 0.98 √n
     bound it.

@@ -27,7 +27,10 @@ def _as_list(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 def _norm(array: Any, p: float) -> Any:
     xp = array_module(array)
-    flat = array.reshape(-1)
+    # squares of half-precision numbers overflow from 256 on: sum in float32
+    flat = array.reshape(-1).astype(
+        "float32" if array.dtype == "float16" else array.dtype, copy=False
+    )
     if p == 2.0:
         return xp.sqrt(xp.dot(flat, flat))
     return xp.linalg.norm(flat, p) if flat.size else flat.dtype.type(0)

@@ -83,17 +83,15 @@ def decide_function(fn: Callable[..., Any], card: Card | str) -> Finding:
         if gap > (64 * float(np.finfo(raw.dtype).eps) if short else 1e-9):
             return _function_differs(compute, card, probe, reading)
         worst = max(worst, gap)
-    bits = 50
     for probe in probes:
         try:
-            kind, found = settle(compute, probe, probe.point)
+            kind, _ = settle(compute, probe, probe.point)
         except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError):
             exact = False
             break
         if kind != "equal":
             exact = False
             break
-        bits = min(200, found) if exact else 50
     if len(shapes) < 2 and card.dims:
         return answer(
             card,
@@ -133,7 +131,7 @@ def _far(compute: Compute, card: Card, reading: str) -> Finding | str:
         wide = {d: (33 + 2 * k if d.startswith("n") else 130 + k) for k, d in enumerate(card.dims)}
         tall = {d: (40 - k if d.startswith("n") else 17 + k) for k, d in enumerate(card.dims)}
         sizes += [s for s in (tall, wide) if math.prod(s.values()) <= MOST_CELLS]
-    largest, top = sizes[0], Fraction(4)
+    largest, top, overflows = sizes[0], Fraction(4), ""
     for size in sizes:
         for seed, amplitude in ((41, Fraction(1)), (42, Fraction(16)), (43, Fraction(100))):
             if amplitude > 1 and size is not sizes[0]:
@@ -145,14 +143,18 @@ def _far(compute: Compute, card: Card, reading: str) -> Finding | str:
                 value = raw.astype(np.float64)
             except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError):
                 continue
-            if not (np.isfinite(reference).all() and np.isfinite(value).all()):
-                continue  # a function that overflows is unsafe, not another function
+            if not np.isfinite(reference).all():
+                continue
+            if amplitude > 1 and not np.isfinite(value).all():
+                overflows = f"; UNSAFE-FLOAT: not finite for inputs up to {float(2 * amplitude):g}"
+                continue
             short = raw.dtype.kind == "f" and raw.dtype.itemsize < 8
             if short and amplitude > 1:
                 continue
             scale = max(1.0, float(np.abs(reference).max(initial=0.0)))
             same = value.shape == reference.shape
             gap = float(np.abs(value - reference).max(initial=0.0)) / scale if same else math.inf
+            gap = gap if math.isfinite(gap) else math.inf  # a NaN is no agreement
             shown = ", ".join(f"{k} = {v}" for k, v in size.items()) or "numbers"
             if gap > (1e-2 if short else 1e-8):
                 return answer(
@@ -169,7 +171,7 @@ def _far(compute: Compute, card: Card, reading: str) -> Finding | str:
                 largest = size
             top = max(top, amplitude)
     shown = ", ".join(f"{k} = {v}" for k, v in largest.items())
-    return f"{shown + ', ' if shown else ''}amplitude {top}"
+    return f"{shown + ', ' if shown else ''}amplitude {top}{overflows}"
 
 
 def _arguments(fn: Callable[..., Any], card: Card) -> tuple[str, ...]:

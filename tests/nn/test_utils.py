@@ -103,3 +103,11 @@ def test_vector_and_back() -> None:
     assert model.bias.tolist() == [6.0, 7.0]
     with pytest.raises(TypeError, match="expected a Tensor"):
         utils.vector_to_parameters(np.zeros(8), model.parameters())
+
+
+def test_clipping_half_precision_sums_in_float32() -> None:
+    parameter = mt.nn.Parameter(mt.zeros(4000, dtype=mt.float16))
+    parameter.grad = mt.full((4000,), 8.0, dtype=mt.float16)
+    total = mt.nn.utils.clip_grad_norm_([parameter], 1.0)
+    assert float(total) == pytest.approx(8.0 * 4000**0.5, rel=1e-3)
+    assert float(parameter.grad[0]) == pytest.approx(4000**-0.5, rel=1e-2)

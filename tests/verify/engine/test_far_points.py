@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minitransformer.verify.decide import decide_function
+from minitransformer.verify.decide import decide, decide_function
 from minitransformer.verify.verdict import Verdict
 
 
@@ -43,3 +43,31 @@ def test_a_right_function_says_how_far_it_was_compared():
 def test_rounding_in_the_tail_is_no_difference():
     found = decide_function(lambda x: 0.5 * (1 + np.tanh(x / 2)), "sigmoid")
     assert found.verdict is Verdict.EQUAL_SUPPORTED
+
+
+def test_a_nan_at_larger_sizes_is_a_difference() -> None:
+    def norm(x, g, b, eps):
+        if len(x) > 10:
+            return x * float("nan")
+        return g * (x - x.mean()) / np.sqrt(((x - x.mean()) ** 2).mean() + eps) + b
+
+    assert decide_function(norm, "layer-norm").verdict is Verdict.DIFFERENT
+
+
+def test_an_overflow_is_said() -> None:
+    def naive(Q, K, V):
+        P = np.exp(Q @ K.T / np.sqrt(Q.shape[1]))
+        return P / P.sum(axis=1, keepdims=True) @ V
+
+    with np.errstate(all="ignore"):
+        finding = decide_function(naive, "attention")
+    assert finding.verdict is Verdict.EQUAL_SUPPORTED
+    assert "UNSAFE-FLOAT" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"), [("n_k", "1/√n_k"), ("d_v", "1/√d_v"), ("n_q", "1/√n_q")]
+)
+def test_the_scale_is_named_by_its_own_dimension(size: str, scale: str) -> None:
+    finding = decide(rf"\mathrm{{softmax}}(QK^T/\sqrt{{{size}}})V", "attention")
+    assert finding.equals_instead == f"attention with scale {scale}"
