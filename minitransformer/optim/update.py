@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..backend import Array, array_module, blocks, is_cuda, run_blocks
+from ..kernels import cuda
 
 __all__ = ["adam_update", "sgd_update"]
 
@@ -122,7 +123,20 @@ def adam_update(
         work *= step_size
         p -= work
 
+    if decoupled and not maximize and all(_fused(*arrays) for arrays in rows):
+        for p, g, m, v, _ in rows:
+            cuda.adamw(
+                p, g, m, v, step_size=lr / (1.0 - beta1**step), root=root_correction,
+                betas=(beta1, beta2), eps=eps, decay=1.0 - lr * weight_decay,
+            )  # fmt: skip
+        return
     _over_blocks(formula, rows)
+
+
+def _fused(p: Array, g: Array, m: Array, v: Array, v_max: Array | None) -> bool:
+    """Return whether the CUDA kernel takes a parameter: float32 on a GPU, in one piece."""
+    whole = all(a.flags.c_contiguous for a in (p, g, m, v))
+    return v_max is None and p.dtype == "float32" and whole and cuda.fits(p, g, m, v)
 
 
 def sgd_update(
