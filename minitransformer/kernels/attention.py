@@ -14,6 +14,7 @@ import numpy as np
 from ..backend import Array, Key, array_module, blocks, even_blocks, random_bits, run_blocks
 from . import cuda
 from .dropout import keep_threshold
+from .elementwise import unbroadcast
 
 QUERIES = 128  # of one tile
 KEYS = 512  # of one tile: 128 × 512 scores are 256 KiB, within a core's cache; 4 × QUERIES
@@ -439,7 +440,7 @@ def attention_backward(
     elif dQ.size or dK.size or dV.size:
         run_blocks(work, p.tiles(whole_queries=True))
     if dmask is not None:
-        dmask = _sum_to_mask(dmask.reshape(*Q.shape[:-1], S), mask.shape)
+        dmask = unbroadcast(dmask.reshape(*Q.shape[:-1], S), mask.shape)
         dmask = dmask.astype(Q.dtype, copy=False)
     dQ, dK, dV = (d.astype(Q.dtype, copy=False) for d in (dQ, dK, dV))
     return dQ.reshape(Q.shape), dK.reshape(K.shape), dV.reshape(V.shape), dmask
@@ -451,10 +452,3 @@ def _with_column(x: Array, last: Any) -> Array:
     wider[..., :-1] = x
     wider[..., -1:] = last
     return wider
-
-
-def _sum_to_mask(dmask: Array, shape: tuple[int, ...]) -> Array:
-    """Sum over the axes along which the mask was broadcast."""
-    dmask = dmask.sum(axis=tuple(range(dmask.ndim - len(shape))))
-    wide = tuple(i for i, n in enumerate(shape) if n == 1 and dmask.shape[i] != 1)
-    return dmask.sum(axis=wide, keepdims=True) if wide else dmask

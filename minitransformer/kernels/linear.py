@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import ELEMENTS, Array, array_module, blocks, even_blocks, run_blocks
+from .elementwise import unbroadcast
 
 ROWS = 512  # at least, of one block of a large product: each block packs the other factor again
 BLOCKS = 16  # at most, of one product, where they are large enough
@@ -166,18 +167,9 @@ def matmul_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, Array]:
         dA = product(rows, B.T).reshape(A.shape)
         dB = product(rows_of(A).T, rows)
     else:
-        dA = _sum_to(product(dout, B.swapaxes(-1, -2)), A.shape)
-        dB = _sum_to(product(A.swapaxes(-1, -2), dout), B.shape)
+        dA = unbroadcast(product(dout, B.swapaxes(-1, -2)), A.shape)
+        dB = unbroadcast(product(A.swapaxes(-1, -2), dout), B.shape)
     return dA.reshape(a.shape), dB.reshape(b.shape)
-
-
-def _sum_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """Sum a stack of products over the leading axes along which a factor was broadcast."""
-    extra = x.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        i + extra for i, n in enumerate(shape) if n == 1 and x.shape[i + extra] != 1
-    )
-    return x.sum(axis=axes).reshape(shape) if axes else x
 
 
 def linear_forward(x: Array, weight: Array, bias: Array | None) -> tuple[Array, tuple[Any, ...]]:
