@@ -1,0 +1,25 @@
+"""How many threads and blocks a kernel gets, and where its source is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...backend import Array
+
+HERE = Path(__file__).parent
+ELEMENTWISE_BLOCKS = 1024  # a grid that fills any GPU; each thread strides over the rest
+
+
+def row_threads(width: int) -> int:
+    """Return the threads of a block that works on a row: enough to cover it, at most 1024."""
+    return min(1024, max(32, -(-width // 32) * 32))
+
+
+def elementwise_grid(n: int, per_thread: int = 1) -> tuple[int]:
+    """Return the blocks of 256 threads that treat `n` elements."""
+    return (max(1, min(ELEMENTWISE_BLOCKS, -(-n // (256 * per_thread)))),)
+
+
+def plain(x: Array) -> Array:
+    """Return `x` with its elements in a row in memory, as the kernels read them."""
+    return x if x.flags.c_contiguous else x.copy()
