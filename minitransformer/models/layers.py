@@ -123,8 +123,11 @@ def _array(values: Any) -> Any:
 
 
 def checked_ids(input_ids: Any, table: Tensor, positions: int | None) -> Tensor:
-    """Token numbers as a (B, L) tensor, refused where `table` (V, D) has no row for them."""
-    ids, vocab_size = as_tensor(input_ids, table.array), table.shape[0]
+    """Token numbers as a (B, L) tensor, refused where `table` (V, D) has no row for them.
+
+    Those that are on a GPU already are not looked at: the host would wait for it.
+    """
+    ids, vocab_size = as_tensor(input_ids), table.shape[0]
     if ids.ndim != 2:
         raise ValueError(f"token numbers are (batch, length), found shape {tuple(ids.shape)}")
     if ids.array.dtype.kind not in "iu":
@@ -133,10 +136,11 @@ def checked_ids(input_ids: Any, table: Tensor, positions: int | None) -> Tensor:
         raise ValueError(
             f"a sequence of {ids.shape[1]} tokens, the model has {positions} positions; shorten it"
         )
-    if ids.array.size and not 0 <= int(ids.array.min()) <= int(ids.array.max()) < vocab_size:
+    if ids.array.size and not is_cuda(ids.array):
         low, high = int(ids.array.min()), int(ids.array.max())
-        raise IndexError(f"token numbers {low}..{high}, the vocabulary has {vocab_size}")
-    return ids
+        if low < 0 or high >= vocab_size:
+            raise IndexError(f"token numbers {low}..{high}, the vocabulary has {vocab_size}")
+    return as_tensor(ids, table.array)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
