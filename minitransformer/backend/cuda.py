@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ _SCALARS = {
     "unsigned": np.uint32,
     "u64": np.uint64,
 }
+_NULL = np.uint64(0)
 _STORAGE = {"float32": "float", "float16": "__half"}
 _HEADERS = {"float": "", "__half": "#include <cuda_fp16.h>\n"}
 _POINTERS = {
@@ -76,7 +78,8 @@ def launch(
     threads : int
         Of a block.
     *arguments : array, number or None
-        In the order of the declaration; ``None`` is a null pointer.
+        In the order of the declaration; ``None`` is a null pointer, and a structure taken by
+        value is a 0-d NumPy array of its layout.
     dtype : dtype
         The storage type, ``scalar`` in the source.
     **defines : int
@@ -87,43 +90,58 @@ def launch(
     TypeError
         If an argument is not what the declaration says.
     """
-    storage = _STORAGE[np.dtype(dtype).name]
-    declared = _declarations(path)[kernel]
-    if len(declared) != len(arguments):
-        raise TypeError(f"{kernel} takes {len(declared)} arguments, found {len(arguments)}")
-    function = _module(path, storage, tuple(sorted(defines.items()))).get_function(kernel)
-    function(
-        (*grid, 1, 1)[:3],
-        (threads, 1, 1),
-        tuple(_converted(kernel, p, a, dtype) for p, a in zip(declared, arguments)),
-    )
+    function, converters = _prepared(path, kernel, dtype, tuple(defines.items()))
+    if len(converters) != len(arguments):
+        raise TypeError(f"{kernel} takes {len(converters)} arguments, found {len(arguments)}")
+    function(grid, (threads,), tuple([convert(a) for convert, a in zip(converters, arguments)]))
 
 
 @functools.cache
-def _declarations(path: Path) -> dict[str, list[str]]:
-    return signatures(path.read_text())
+def _prepared(
+    path: Path, kernel: str, dtype: Any, defines: tuple[tuple[str, int], ...]
+) -> tuple[Any, list[Callable[[Any], Any]]]:
+    """Return a compiled kernel and what converts each of its arguments, once per kernel.
+
+    The function is kept, because CuPy looks a new one up in the driver at its first launch.
+    """
+    module = _module(path, _STORAGE[np.dtype(dtype).name], tuple(sorted(defines)))
+    parameters = signatures(path.read_text())[kernel]
+    return module.get_function(kernel), [_converter(kernel, p, dtype) for p in parameters]
 
 
-def _converted(kernel: str, parameter: str, value: Any, dtype: Any) -> Any:
+def _converter(kernel: str, parameter: str, dtype: Any) -> Callable[[Any], Any]:
+    kind = parameter.removeprefix("const ").rsplit(" ", 1)[0]
     if "*" not in parameter:
-        return _SCALARS[parameter.rsplit(" ", 1)[0]](value)
-    if value is None:
-        return np.uint64(0)
-    pointed = parameter.removeprefix("const ").split("*")[0].strip()
-    expected = np.dtype(_POINTERS.get(pointed, dtype))
-    if value.dtype != expected or not value.flags.c_contiguous:
-        raise TypeError(
-            f"{kernel}: {parameter} needs a contiguous {expected} array, found {value.dtype}"
-        )
+        return _SCALARS.get(kind, _structure)
+    expected = np.dtype(_POINTERS.get(kind, dtype))
+
+    def pointer(value: Any) -> Any:
+        if value is None:
+            return _NULL
+        if value.dtype != expected or not value.flags.c_contiguous:
+            raise TypeError(
+                f"{kernel}: {parameter} needs a contiguous {expected} array, found {value.dtype}"
+            )
+        return value
+
+    return pointer
+
+
+def _structure(value: Any) -> Any:
+    """A structure that the kernel takes by value: CuPy passes a 0-d array of records so."""
+    assert isinstance(value, np.ndarray) and not value.ndim and value.dtype.names
     return value
 
 
 def fits(*arrays: Array | None) -> bool:
-    """Return whether CUDA kernels take these: on a GPU, not empty, all float32 or all float16."""
-    types = {a.dtype.name for a in arrays if a is not None}
-    return (
-        not isinstance(arrays[0], (np.ndarray, np.generic))
-        and len(types) == 1
-        and types <= _STORAGE.keys()
-        and all(a.size for a in arrays if a is not None)
-    )
+    """Return whether CUDA kernels take these: on a GPU, not empty, of one type that they store."""
+    first = arrays[0]
+    if first is None or isinstance(first, (np.ndarray, np.generic)):
+        return False
+    dtype = first.dtype
+    return _stored(dtype) and all(a is None or (a.size > 0 and a.dtype == dtype) for a in arrays)
+
+
+@functools.cache
+def _stored(dtype: Any) -> bool:
+    return dtype.name in _STORAGE

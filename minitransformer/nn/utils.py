@@ -10,6 +10,7 @@ from typing import Any
 
 from ..autograd import Tensor, no_grad
 from ..backend import array_module, quiet
+from ..kernels import cuda
 
 __all__ = [
     "clip_grad_norm_",
@@ -70,9 +71,12 @@ def get_total_norm(
         import numpy as np
 
         return Tensor(np.zeros((), np.float32))
-    xp = array_module(arrays[0])
-    with quiet(xp):  # a square that overflows makes the norm inf, as in PyTorch
-        total = xp.asarray(_norm(xp.stack([_norm(a, norm_type) for a in arrays]), norm_type))
+    if norm_type == 2.0 and all(cuda.listed(a) for a in arrays):
+        total = cuda.gradient_norm(arrays)
+    else:
+        xp = array_module(arrays[0])
+        with quiet(xp):  # a square that overflows makes the norm inf, as in PyTorch
+            total = xp.asarray(_norm(xp.stack([_norm(a, norm_type) for a in arrays]), norm_type))
     if error_if_nonfinite and not math.isfinite(float(total)):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite "
@@ -99,15 +103,20 @@ def clip_grads_with_norm_(
     foreach : bool, optional
         Accepted and without effect.
     """
-    xp = array_module(total_norm.array)
+    gradients = [p.grad.array for p in _as_list(parameters) if p.grad is not None]
+    norm = total_norm.array
+    distinct = len({id(g) for g in gradients}) == len(gradients)
+    if distinct and cuda.listed(norm) and all(cuda.listed(g) for g in gradients):
+        cuda.clip_gradients(gradients, norm, float(max_norm))
+        return
+    xp = array_module(norm)
     with quiet(xp):
-        scale = xp.minimum(float(max_norm) / (total_norm.array + 1e-6), 1.0)
+        scale = xp.minimum(float(max_norm) / (norm + 1e-6), 1.0)
     if not total_norm.is_cuda and scale == 1.0:  # on a GPU looking costs more than scaling
         return
-    for parameter in _as_list(parameters):
-        if parameter.grad is not None:
-            with quiet(array_module(parameter.grad.array)):
-                parameter.grad.array *= scale
+    for gradient in gradients:
+        with quiet(array_module(gradient)):
+            gradient *= scale
 
 
 @no_grad()
@@ -135,7 +144,7 @@ def clip_grad_norm_(
     Returns
     -------
     () Tensor
-        The norm before clipping.
+        The norm before clipping; on a GPU nothing waits for it unless it is looked at.
 
     Raises
     ------

@@ -123,20 +123,15 @@ def adam_update(
         work *= step_size
         p -= work
 
-    if decoupled and not maximize and all(_fused(*arrays) for arrays in rows):
-        for p, g, m, v, _ in rows:
-            cuda.adamw(
-                p, g, m, v, step_size=lr / (1.0 - beta1**step), root=root_correction,
-                betas=(beta1, beta2), eps=eps, decay=1.0 - lr * weight_decay,
-            )  # fmt: skip
-        return
-    _over_blocks(formula, rows)
-
-
-def _fused(p: Array, g: Array, m: Array, v: Array, v_max: Array | None) -> bool:
-    """Return whether the CUDA kernel takes a parameter: float32 on a GPU, in one piece."""
-    whole = all(a.flags.c_contiguous for a in (p, g, m, v))
-    return v_max is None and p.dtype == "float32" and whole and cuda.fits(p, g, m, v)
+    fused = [arrays[:4] for arrays in rows if arrays[4] is None and cuda.listed(*arrays[:4])]
+    if len({id(p) for p, *_ in fused}) < len(rows):  # amsgrad, other types, a parameter named twice
+        _over_blocks(formula, rows)
+    else:
+        cuda.adam(
+            fused, step_size=lr / (1.0 - beta1**step), root=root_correction, betas=(beta1, beta2),
+            eps=eps, decay=1.0 - lr * weight_decay if decoupled else 1.0,
+            l2=0.0 if decoupled else weight_decay, sign=-1.0 if maximize else 1.0,
+        )  # fmt: skip
 
 
 def sgd_update(

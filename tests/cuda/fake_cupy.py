@@ -65,6 +65,10 @@ class ndarray:
         return None if self._a.base is None else ndarray(self._a.base)
 
     @property
+    def data(self) -> Any:
+        return types.SimpleNamespace(ptr=self._a.ctypes.data)
+
+    @property
     def device(self) -> Any:
         return types.SimpleNamespace(id=0)
 
@@ -271,7 +275,10 @@ class RawModule:
 
     def get_function(self, name: str) -> Any:
         def run(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-            if not all(isinstance(a, (ndarray, np.generic)) for a in arguments):
+            if not all(
+                isinstance(a, (ndarray, np.generic)) or (a.ndim == 0 and a.dtype.names)
+                for a in arguments
+            ):
                 raise TypeError(f"{name}: CuPy would pass Python numbers as 64 bits: {arguments}")
             plain = [
                 a._a if isinstance(a, ndarray) else None if a.dtype == np.uint64 and "*" in p else a

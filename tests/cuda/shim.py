@@ -96,6 +96,13 @@ def _door(name: str, parameters: list[str]) -> str:
 
 
 def _convert(parameter: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype.names:  # a structure, by value
+        assert value.nbytes <= 4096 - 64, "a kernel takes 4 KiB of arguments"
+
+        class Structure(ctypes.Structure):
+            _fields_ = (("words", ctypes.c_ulonglong * (value.nbytes // 8)),)
+
+        return Structure.from_buffer_copy(value)
     if "*" in parameter:
         if value is None:
             return ctypes.c_void_p(None)

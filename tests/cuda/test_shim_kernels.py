@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from minitransformer.kernels import (
     shape,
     softmax,
 )
+from minitransformer.kernels.cuda import adamw
 
 from .shim import SOURCES, Program, compiled
 
@@ -41,6 +44,18 @@ def close(found: np.ndarray, expected: np.ndarray, units: float = 200.0) -> None
     np.testing.assert_array_less(
         np.abs(found - expected) / scale, np.full(expected.shape, units * np.finfo(np.float32).eps)
     )
+
+
+class Located(np.ndarray):
+    """A host array that says where it is as a device array does."""
+
+    @property
+    def data(self) -> Any:  # type: ignore[override]
+        return types.SimpleNamespace(ptr=self.ctypes.data)
+
+
+def there(a: np.ndarray) -> Located:
+    return a.view(Located)
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -144,26 +159,46 @@ def check_dropout(program: Program, seed: int) -> None:
     close(y, residual + np.where(random_bits(key, n) >= 2**30, x * 4 / 3, 0))
 
 
-@covers("adamw", "squares")
-def check_adamw(program: Program, seed: int) -> None:
-    n, lr, betas, eps, decay, t = 1000, 1e-2, (0.9, 0.99), 1e-8, 0.1, 3
-    p, g, m = noise(1, n), noise(2, n), noise(3, n)
-    g[:10] = 0
-    v, clip = noise(4, n) ** 2, np.array([0.5], np.float32)
-    P, G, M, W = (a.astype(float) for a in (p, g * 0.5, m, v))
-    M = betas[0] * M + (1 - betas[0]) * G
-    W = betas[1] * W + (1 - betas[1]) * G**2
-    m_hat, v_hat = M / (1 - betas[0] ** t), W / (1 - betas[1] ** t)
-    P = P - lr * decay * P - lr * m_hat / (np.sqrt(v_hat) + eps)
-    partial = np.zeros(3, np.float32)
-    program("squares", (3,), 64, g, partial, n, seed=seed)
-    close(partial.sum(keepdims=True), np.square(g.astype(float)).sum(keepdims=True))
-    program(
-        "adamw", (3,), 64, p, g, m, v, n, lr / (1 - betas[0] ** t), (1 - betas[1] ** t) ** 0.5,
-        *betas, eps, 1 - lr * decay, clip, seed=seed,
-    )  # fmt: skip
-    for found, expected in ((p, P), (m, M), (v, W)):
-        close(found, expected)
+@covers("adam", "squares", "root_of_sum", "clip")
+def check_adam(program: Program, seed: int) -> None:
+    sizes = (70, 20000, 1, 8192, 8193, 403)
+    lr, (beta1, beta2), eps, t = 1e-2, (0.9, 0.99), 1e-8, 3
+    rows = []
+    for i, n in enumerate(sizes):
+        whole = np.concatenate([noise(10 * i + k, n + 1) for k in range(4)])
+        rows.append([there(a[i % 2 : n + i % 2].copy()) for a in np.split(whole, 4)])
+        rows[-1][1] = there(whole[1 : n + 1])  # a gradient that no 16-byte load may read
+        rows[-1][1][:5] = 0
+        rows[-1][3][:] **= 2
+    for decay, l2, sign in ((1 - lr * 0.1, 0.0, 1.0), (1.0, 0.1, -1.0)):
+        expected = []
+        for p, g, m, v in rows:
+            P, G, M, W = (np.array(a, float) for a in (p, g, m, v))
+            G = sign * G + l2 * P
+            M = beta1 * M + (1 - beta1) * G
+            W = beta2 * W + (1 - beta2) * G**2
+            m_hat, v_hat = M / (1 - beta1**t), W / (1 - beta2**t)
+            expected.append((decay * P - lr * m_hat / (np.sqrt(v_hat) + eps), g.copy(), M, W))
+        ((table, grid),) = adamw.tables(rows, adamw.MOMENTS)
+        program(
+            "adam", grid, 64, table, lr / (1 - beta1**t), (1 - beta2**t) ** 0.5, beta1, beta2, eps,
+            decay, l2, sign, seed=seed,
+        )  # fmt: skip
+        for row, exact in zip(rows, expected):
+            for found, wanted in zip(row, exact):
+                close(found, wanted)
+    gradients = [row[1] for row in rows]
+    exact_norm = np.sqrt(sum(np.square(g.astype(float)).sum() for g in gradients))
+    ((table, grid),) = adamw.tables([(g,) for g in gradients], adamw.GRADIENTS)
+    partial, norm = np.full(grid, np.nan, np.float32), np.full(1, np.nan, np.float32)
+    program("squares", grid, 64, table, partial, seed=seed)
+    program("root_of_sum", (1,), 64, partial, norm, len(partial), seed=seed)
+    close(norm, np.array([exact_norm]))
+    before = [g.copy() for g in gradients]
+    for limit in (2 * exact_norm, 0.5 * exact_norm):
+        program("clip", grid, 64, table, norm, limit, seed=seed)
+        for found, g in zip(gradients, before):
+            close(found, g.astype(float) * min(1.0, limit / exact_norm))
 
 
 @covers("scatter_sum")
@@ -281,6 +316,11 @@ MISTAKES = [
     ("dropout.cu", ">= threshold", "< threshold"),
     ("adamw.cu", "/ root + eps", "+ eps"),
     ("adamw.cu", "* decay -", "-"),
+    ("adamw.cu", "sign * g[k] + l2 * p[k]", "sign * g[k] - l2 * p[k]"),
+    ("adamw.cu", "table.first[middle] <= chunk", "table.first[middle] < chunk"),
+    ("adamw.cu", "if (factor >= 1.0f) return;", ""),
+    ("adamw.cu", "*norm = sqrtf(sum)", "*norm = sum"),
+    ("adamw.cu", "sum += v[k] * v[k]", "sum += v[k]"),
     ("scatter_sum.cu", "k < last", "k < last - 1"),
     ("attention.cu", "key > query", "key >= query"),
     ("attention.cu", "l[r] * decay + warp_sum(p)", "l[r] + warp_sum(p)"),

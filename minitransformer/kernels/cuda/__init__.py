@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...backend.cuda import fits
 from .activation import gelu_backward, gelu_forward
-from .adamw import adamw
+from .adamw import adam, clip_gradients, gradient_norm, listed
 from .attention import attention_backward, attention_fits, attention_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward
 from .dropout import dropout
@@ -17,18 +17,21 @@ from .scatter_sum import scatter_sum
 from .softmax import softmax_backward, softmax_forward
 
 __all__ = [
-    "adamw",
+    "adam",
     "attention_backward",
     "attention_fits",
     "attention_forward",
+    "clip_gradients",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "dropout",
     "fits",
     "gelu_backward",
     "gelu_forward",
+    "gradient_norm",
     "layer_norm_backward",
     "layer_norm_forward",
+    "listed",
     "scatter_sum",
     "softmax_backward",
     "softmax_forward",

@@ -9,6 +9,7 @@
 #define SCALAR float
 #endif
 typedef SCALAR scalar;
+typedef scalar strided;  // where a kernel takes the strides along, and rows need not be neighbours
 
 #ifndef INFINITY  // NVRTC has no <math.h>
 #define INFINITY __int_as_float(0x7f800000)
@@ -19,6 +20,39 @@ typedef SCALAR scalar;
 
 __device__ inline float load(const scalar *p, long long i) { return (float)p[i]; }
 __device__ inline void store(scalar *p, long long i, float value) { p[i] = (scalar)value; }
+
+// N neighbouring numbers, up to 16 bytes, that travel in one instruction where they are aligned.
+template <typename T, int N> struct alignas(sizeof(T) * N) Pack {
+  T at[N];
+};
+
+template <typename T, int N> __device__ inline bool aligned(const T *p) {
+  return (unsigned long long)p % sizeof(Pack<T, N>) == 0;
+}
+
+// v = p[0 ... N - 1], as far as there are `left`; the rest keeps its value.
+template <int N, typename T> __device__ inline void load_pack(const T *p, long long left, float (&v)[N]) {
+  if (left >= N && aligned<T, N>(p)) {
+    Pack<T, N> pack = *(const Pack<T, N> *)p;
+    for (int k = 0; k < N; ++k) v[k] = (float)pack.at[k];
+  } else {
+    for (int k = 0; k < N; ++k)
+      if (k < left) v[k] = (float)p[k];
+  }
+}
+
+template <int N, typename T> __device__ inline void store_pack(T *p, long long left, const float (&v)[N]) {
+  if (left >= N && aligned<T, N>(p)) {
+    Pack<T, N> pack;
+    for (int k = 0; k < N; ++k) pack.at[k] = (T)v[k];
+    *(Pack<T, N> *)p = pack;
+  } else {
+    for (int k = 0; k < N; ++k)
+      if (k < left) p[k] = (T)v[k];
+  }
+}
+
+#define LANES (16 / (int)sizeof(scalar))  // numbers of `scalar` in 16 bytes
 
 __device__ inline float warp_sum(float v) {
   for (int offset = WARP / 2; offset > 0; offset /= 2) v += __shfl_xor_sync(FULL, v, offset);
