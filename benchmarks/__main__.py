@@ -11,7 +11,7 @@ from typing import Any
 from minitransformer.backend import set_num_threads
 from minitransformer.bench.environment import record
 from minitransformer.bench.limits import measure_limits
-from minitransformer.bench.models import MODELS, find_model, our_model
+from minitransformer.bench.models import MODELS, find_models, our_model
 from minitransformer.bench.report import document, load, print_table, row
 from minitransformer.bench.timing import interleave
 
@@ -24,7 +24,7 @@ def train(options: argparse.Namespace) -> int:
     """Time one training step in every framework, in turn, in this process."""
     if options.threads:
         set_num_threads(options.threads)
-    model = find_model(options.model)
+    [model] = find_models([options.model], "cpu")
     network = our_model(model)
     wanted = options.frameworks.split(",") if options.frameworks else list(FRAMEWORKS)
     steps, left_out, first = {}, [], {}
@@ -37,7 +37,7 @@ def train(options: argparse.Namespace) -> int:
                 if stage == "build":
                     steps[name] = FRAMEWORKS[name](model, network)
                 else:
-                    first[name] = steps[name]()
+                    first[name] = float(steps[name]())
             except Exception as error:  # another framework's fault must not end the run
                 steps.pop(name, None)
                 line = (str(error).splitlines() or [""])[0][:120]

@@ -38,7 +38,7 @@ def _workloads() -> list[Workload]:
     return [
         w
         for name, make in KERNELS.items()
-        for w in make(*SIZES.get(name, (8, 128, 192, 4, 65)), np.dtype(np.float32))
+        for w in make(*SIZES.get(name, (8, 128, 192, 4, 65)))
     ]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-DTYPES = ("float32", "float64", "float16")
+from .devices import DTYPES
 
 
 def add_commands(subparsers: Any) -> None:
@@ -31,11 +31,11 @@ def add_commands(subparsers: Any) -> None:
     kernels = _kind(kinds, "kernels", run_kernels, "every kernel, forward and backward")
     kernels.add_argument("--kernels", metavar="A,B", help="some of them only")
     _add_models(kernels)
-    kernels.add_argument("--dtype", choices=DTYPES, default="float32")
-    kernels.add_argument("--backend", choices=("numpy", "cupy"), default="numpy")
+    _add_dtype(kernels, DTYPES)
 
     train = _kind(kinds, "train", run_train, "training steps of three GPTs")
     _add_models(train)
+    _add_dtype(train, ("float32", "tf32", "bfloat16"))
     train.add_argument("--compile", action="store_true", help="torch.compile the other side")
 
     generate = _kind(kinds, "generate", run_generate, "decoding with a key-value cache")
@@ -56,6 +56,7 @@ def _kind(kinds: Any, name: str, run: Callable[..., int], text: str) -> Any:
     parser.add_argument("--threads", type=int, metavar="N", help="(one per core)")
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="per row (1)")
     if name not in ("crossover", "ladder"):
+        parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy")
         parser.add_argument("--against", choices=("torch",), help="time PyTorch beside it")
     parser.add_argument("--json", metavar="FILE", help="write the run; - for standard output")
     parser.add_argument("--compare", metavar="OLD.json", help="name what became slower")
@@ -67,7 +68,13 @@ def _kind(kinds: Any, name: str, run: Callable[..., int], text: str) -> Any:
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--models", metavar="A,B", help="sizes: 0.8M, 10.8M, 124M (all)")
+    text = "sizes: 0.8M, 10.8M, 124M (all) or 124M T1024 (on a GPU)"
+    parser.add_argument("--models", metavar="A,B", help=text)
+
+
+def _add_dtype(parser: argparse.ArgumentParser, choices: Sequence[str]) -> None:
+    text = "of the numbers; tf32 is float32 with TF32 products, bfloat16 needs a GPU"
+    parser.add_argument("--dtype", choices=choices, default="float32", help=text)
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -78,6 +85,11 @@ def _prepare(options: argparse.Namespace) -> Any:
     """Set both sides to the same threads; return PyTorch if it is asked for."""
     from ..backend import get_num_threads, set_num_threads
 
+    if getattr(options, "backend", "cupy") == "numpy" and getattr(options, "dtype", "") in (
+        "tf32",
+        "bfloat16",
+    ):
+        raise ValueError(f"--dtype {options.dtype} is of GPUs: add --backend cupy")
     if options.threads is not None:
         set_num_threads(options.threads)
     if getattr(options, "against", None) != "torch":
@@ -119,53 +131,71 @@ def _finish(options: argparse.Namespace, run: dict[str, Any]) -> int:
 def run_kernels(options: argparse.Namespace) -> int:
     """Time every kernel."""
     torch = _prepare(options)
+    from .devices import find_device
     from .environment import record
     from .limits import measure_limits
     from .measure import time_kernel
+    from .models import find_models
     from .report import document
     from .workloads import workloads
 
-    limits = measure_limits(options.dtype)
-    work = workloads(_names(options.kernels), _names(options.models), dtype=options.dtype)
-    rows: list[dict[str, Any]] = []
-    for workload in work:
-        rows += time_kernel(workload, limits, torch, options.seconds, options.backend)
+    device = find_device(options.backend)
+    models = find_models(_names(options.models), device.name)
+    work = workloads(_names(options.kernels), models)
+    first = next(work)  # a wrong name is an error before anything is measured
+    limits = measure_limits(options.dtype, device=device)
+    rows = [
+        found
+        for workload in (first, *work)
+        for found in time_kernel(
+            workload, limits, torch, options.seconds, device=device, dtype=options.dtype
+        )
+    ]
     return _finish(options, document("kernels", record(torch), limits, rows, _left_out(options)))
 
 
 def run_train(options: argparse.Namespace) -> int:
     """Time training steps."""
     torch = _prepare(options)
+    from .devices import find_device
     from .environment import record
     from .limits import measure_limits
     from .measure import time_training
-    from .models import MODELS, find_model
+    from .models import find_models
     from .report import document
 
     if options.compile and torch is None:
         raise ValueError("--compile is about the other side: add --against torch")
-    limits = measure_limits()
+    device = find_device(options.backend)
+    models = find_models(_names(options.models), device.name)
+    limits = measure_limits(options.dtype, device=device)
     rows = [
-        time_training(find_model(name), limits, torch, options.seconds, options.compile)
-        for name in _names(options.models) or MODELS
-    ]
+        time_training(
+            model, limits, torch, options.seconds,
+            compiled=options.compile, device=device, dtype=options.dtype,
+        )
+        for model in models
+    ]  # fmt: skip
     return _finish(options, document("train", record(torch), limits, rows, _left_out(options)))
 
 
 def run_generate(options: argparse.Namespace) -> int:
     """Time decoding."""
     torch = _prepare(options)
+    from .devices import find_device
     from .environment import record
     from .limits import measure_limits
     from .measure import time_decoding
-    from .models import MODELS, find_model
+    from .models import find_models
     from .report import document
 
+    device = find_device(options.backend)
+    models = find_models(_names(options.models), device.name)
     batches = [int(n) for n in _names(options.batch) or ()]
-    limits = measure_limits()
+    limits = measure_limits(device=device)
     rows = [
-        time_decoding(find_model(name), batch, options.past, limits, torch, options.seconds)
-        for name in _names(options.models) or MODELS
+        time_decoding(model, batch, options.past, limits, torch, options.seconds, device=device)
+        for model in models
         for batch in batches
     ]
     return _finish(options, document("generate", record(torch), limits, rows, _left_out(options)))
@@ -174,6 +204,8 @@ def run_generate(options: argparse.Namespace) -> int:
 def run_ladder(options: argparse.Namespace) -> int:
     """Check and time the rungs of the kernel ladder."""
     _prepare(options)
+    from ..backend import is_cuda_available
+    from .devices import Cuda
     from .environment import record
     from .ladder import climb, ladders
     from .limits import measure_limits
@@ -184,39 +216,41 @@ def run_ladder(options: argparse.Namespace) -> int:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no ladder for {', '.join(unknown)}; there are {', '.join(known)}")
-    limits = measure_limits()
+    limits = {"cpu": measure_limits()}
+    if is_cuda_available():
+        limits["cuda"] = measure_limits(device=Cuda())
     rows = [
         row(
             f"{r.kernel}: {r.rung}", " ".join(f"{k}{v}" for k, v in r.size.items()), r.sample,
-            flops=r.flops, moved=r.bytes, limits=limits, peak=r.peak_bytes, roundings=r.error,
-            arrays=r.outputs, why=r.why,
+            flops=r.flops, moved=r.bytes, limits=limits[r.device], peak=r.peak_bytes,
+            roundings=r.error, arrays=r.outputs, why=r.why,
         )
         for name in names
         for r in climb(known[name], seconds=options.seconds)
     ]  # fmt: skip
-    return _finish(options, document("ladder", record(), limits, rows, _left_out(options)))
+    return _finish(options, document("ladder", record(), limits["cpu"], rows, _left_out(options)))
 
 
 def run_crossover(options: argparse.Namespace) -> int:
     """Time both backends over a range of sizes."""
     _prepare(options)
     from .environment import record
-    from .measure import time_crossover
+    from .measure import time_crossover, wins
     from .report import document
 
-    rows, first = time_crossover(options.largest, options.seconds)
+    found = list(time_crossover(options.largest, options.seconds))
+    rows = [r for _, _, some in found for r in some]
     status = _finish(options, document("crossover", record(), None, rows, _left_out(options)))
     if options.json != "-":
-        for kernel, size in first.items():
-            print(f"{kernel}: the GPU wins from {size} on" if size else f"{kernel}: never here")
+        for kernel, first in wins(found).items():
+            sizes = ", ".join(
+                f"{kind}: from {n} on" if n else f"{kind}: never here" for kind, n in first.items()
+            )
+            print(f"the GPU wins at {kernel}, {sizes}")
     return status
 
 
 def _left_out(options: argparse.Namespace) -> list[str]:
     from ..backend import is_cuda_available
 
-    if is_cuda_available():
-        return []
-    if getattr(options, "backend", "numpy") == "cupy":
-        raise ValueError("--backend cupy needs CuPy and a GPU; there is none here")
-    return ["the GPU: CuPy finds none here"]
+    return [] if is_cuda_available() else ["the GPU: CuPy finds none here"]

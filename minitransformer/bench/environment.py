@@ -47,7 +47,7 @@ def record(torch: Any = None) -> dict[str, Any]:
         found["torch"] = torch.__version__
         found["torch threads"] = torch.get_num_threads()
         if torch.cuda.is_available():
-            found["torch tf32"] = torch.backends.cuda.matmul.allow_tf32
+            found["torch cuda"] = torch.version.cuda
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NVIDIA_TF32_OVERRIDE"):
         if name in os.environ:
             found[name] = os.environ[name]
@@ -78,17 +78,29 @@ def _load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _gpu() -> dict[str, str] | None:
+def _gpu() -> dict[str, Any] | None:
     """Return the GPU's name and driver, or None where there is none that CuPy can use."""
     if not is_cuda_available():
         return None
     import cupy
 
-    found = {"cupy": cupy.__version__}
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(runtime.getDevice())
+    found = {
+        "name": properties["name"].decode(),
+        "capability": f"{properties['major']}.{properties['minor']}",
+        "multiprocessors": properties["multiProcessorCount"],
+        "memory": properties["totalGlobalMem"],
+        "L2": properties["l2CacheSize"],
+        "cupy": cupy.__version__,
+        "cuda": runtime.runtimeGetVersion(),
+        "cuda of the driver": runtime.driverGetVersion(),
+    }
+    asked = ("driver_version", "clocks.sm", "clocks.mem", "temperature.gpu", "power.limit")
+    query = ["nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         line = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        found["name"], _, found["driver"] = line.splitlines()[0].partition(", ")
+        found |= zip(asked, line.splitlines()[runtime.getDevice()].split(", "))
     return found
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, to_numpy
+from .devices import Device, Host, autocast
 
 
 class Model(NamedTuple):
@@ -47,22 +48,25 @@ MODELS = {
         Model("0.8M", 4, 128, 4, 64, 12, 65),
         Model("10.8M", 6, 384, 6, 256, 8, 65),
         Model("124M", 12, 768, 12, 64, 4, 50304),
+        Model("124M T1024", 12, 768, 12, 1024, 16, 50304),
     )
 }
+SIZES = {"cpu": ("0.8M", "10.8M", "124M"), "cuda": ("124M T1024",)}  # measured unless told
 LEARNING_RATE, WEIGHT_DECAY, BETAS = 1e-3, 0.1, (0.9, 0.95)
 
 
-def find_model(name: str) -> Model:
-    """Return the model called `name`.
+def find_models(names: list[str] | None, device: str) -> list[Model]:
+    """Return the models of these names, or those that a device is measured with.
 
     Raises
     ------
     ValueError
-        If there is none; the message lists those there are.
+        If there is none of a name; the message lists those there are.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
-    return MODELS[name]
+    for name in names or ():
+        if name not in MODELS:
+            raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    return [MODELS[name] for name in names or SIZES[device]]
 
 
 def our_model(model: Model) -> Any:
@@ -77,22 +81,42 @@ def our_model(model: Model) -> Any:
     )  # fmt: skip
 
 
-def our_step(model: Model, network: Any) -> Callable[[], float]:
-    """Return a call that makes one training step: forward, backward, AdamW."""
-    from ..autograd import Tensor
-    from ..nn import functional as F
+def our_optimizer(network: Any) -> Any:
+    """Return our AdamW."""
     from ..optim import AdamW
 
-    optimizer = AdamW(network.parameters(), LEARNING_RATE, BETAS, weight_decay=WEIGHT_DECAY)
-    ids, targets = (Tensor(x) for x in model.tokens())
+    return AdamW(network.parameters(), LEARNING_RATE, BETAS, weight_decay=WEIGHT_DECAY)
 
-    def step() -> float:
-        logits = network(ids).logits
-        loss = F.cross_entropy(logits.reshape(-1, model.vocabulary), targets.reshape(-1))
+
+def torch_optimizer(network: Any, torch: Any) -> Any:
+    """Return PyTorch's fused AdamW."""
+    return torch.optim.AdamW(
+        network.parameters(), LEARNING_RATE, BETAS, weight_decay=WEIGHT_DECAY, fused=True
+    )
+
+
+def our_step(
+    model: Model, network: Any, dtype: str = "float32", optimizer: Any = None
+) -> Callable[[], Any]:
+    """Return a call that makes one training step, forward, backward, AdamW, and gives its loss.
+
+    Nothing waits for the loss: it is a tensor. In bfloat16 the weights stay float32.
+    """
+    import minitransformer as mt
+
+    optimizer = optimizer or our_optimizer(network)
+    device = network.wte.weight.device.type
+    ids, targets = (mt.as_tensor(x).to(device) for x in model.tokens())
+    flat = targets.reshape(-1)
+
+    def step() -> Any:
+        with autocast(mt, dtype, device):
+            logits = network(ids).logits
+            loss = mt.nn.functional.cross_entropy(logits.reshape(-1, model.vocabulary), flat)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return float(loss.item())
+        return loss.detach()
 
     return step
 
@@ -132,7 +156,8 @@ def torch_model(model: Model, torch: Any) -> Any:
             self.ln_f = nn.LayerNorm(D)
 
         def forward(self, ids: Any, past: Any = None, length: int = 0) -> Any:
-            x = self.wte(ids) + self.wpe(torch.arange(length, length + ids.shape[1]))
+            places = torch.arange(length, length + ids.shape[1], device=ids.device)
+            x = self.wte(ids) + self.wpe(places)
             for i, block in enumerate(self.h):
                 x = block(x, None if past is None else (*past[i], length))
             return F.linear(self.ln_f(x), self.wte.weight)
@@ -140,31 +165,39 @@ def torch_model(model: Model, torch: Any) -> Any:
     return Network(model.length)
 
 
+def torch_twin(model: Model, network: Any, torch: Any, device: Device | None = None) -> Any:
+    """Return PyTorch's model with the weights of ours, on the same device."""
+    twin = torch_model(model, torch)
+    copy_weights(network, twin, torch)
+    return twin.to((device or Host()).tensor(torch, np.zeros(1)).device)
+
+
 def copy_weights(source: Any, target: Any, torch: Any) -> None:
     """Copy the weights of our model into PyTorch's."""
     ours = {
         name.replace("attn.c_", "c_").replace("mlp.c_fc", "c_fc").replace("mlp.c_proj", "mlp_proj"):
-        value.array
+        to_numpy(value.array)
         for name, value in source.state_dict().items()
     }  # fmt: skip
     target.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in ours.items()})
 
 
-def torch_step(model: Model, network: Any, torch: Any) -> Callable[[], float]:
+def torch_step(
+    model: Model, network: Any, torch: Any, dtype: str = "float32", optimizer: Any = None
+) -> Callable[[], Any]:
     """Return a call that makes one training step in PyTorch, with its fused AdamW."""
-    optimizer = torch.optim.AdamW(
-        network.parameters(), LEARNING_RATE, BETAS, weight_decay=WEIGHT_DECAY, fused=True
-    )
-    ids, targets = (torch.from_numpy(x) for x in model.tokens())
+    optimizer = optimizer or torch_optimizer(network, torch)
+    device = next(network.parameters()).device
+    ids, targets = (torch.from_numpy(x).to(device) for x in model.tokens())
+    flat = targets.view(-1)
 
-    def step() -> float:
-        logits = network(ids)
-        loss = torch.nn.functional.cross_entropy(
-            logits.view(-1, model.vocabulary), targets.view(-1)
-        )
+    def step() -> Any:
+        with autocast(torch, dtype, device.type):
+            logits = network(ids)
+            loss = torch.nn.functional.cross_entropy(logits.view(-1, model.vocabulary), flat)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        return float(loss.item())
+        return loss.detach()
 
     return step

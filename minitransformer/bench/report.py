@@ -18,7 +18,8 @@ SCHEMA = "minitransformer-bench/1"
 
 def row(
     name: str, size: str, sample: Sample, *, flops: float = 0.0, moved: float = 0.0,
-    limits: Limits | None = None, against: Sample | None = None, **more: Any,
+    limits: Limits | None = None, against: Sample | None = None, launching: float = 0.0,
+    **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Return one measurement as plain values.
 
@@ -34,6 +35,8 @@ def row(
         The machine's rates.
     against : Sample, optional
         The times of the other side.
+    launching : float
+        Seconds for which the host is busy before a device can begin.
     **more
         Further values to keep.
     """
@@ -43,7 +46,9 @@ def row(
     if moved:
         found["gbytes"] = moved / sample.median / 1e9
     if limits is not None and (flops or moved):
-        found["bound"], found["share"] = limits.bound(flops, moved, sample.median)
+        found["bound"], found["share"] = limits.bound(flops, moved, sample.median, launching)
+    if launching:
+        found["launching"] = launching
     if against is not None:
         found["against"] = against._asdict()
         found["ratio"] = sample.median / against.median
@@ -97,10 +102,10 @@ def regressions(
     >>> regressions(before, after)
     [('softmax N2', 1.5)]
     """
-    known = {(r["name"], r["size"]): r for r in old["rows"]}
+    known = {_identity(r): r for r in old["rows"]}
     found = []
     for r in new["rows"]:
-        before = known.get((r["name"], r["size"]))
+        before = known.get(_identity(r))
         if before is None:
             continue
         key = "ratio" if "ratio" in r and "ratio" in before else "median"
@@ -108,6 +113,10 @@ def regressions(
         if factor > 1.0 + threshold:
             found.append((f"{r['name']} {r['size']}", factor))
     return sorted(found, key=lambda item: -item[1])
+
+
+def _identity(r: dict[str, Any]) -> tuple[str, ...]:
+    return r["name"], r["size"], r.get("dtype", "float32"), r.get("device", "cpu")
 
 
 def _time(seconds: float) -> str:
@@ -122,6 +131,8 @@ def _cells(r: dict[str, Any], wants: Sequence[str]) -> list[str]:
         "GB/s": f"{r['gbytes']:.3g}" if "gbytes" in r else "",
         "peak MiB": f"{r['peak'] / 2**20:.1f}" if "peak" in r else "",
         "why": r.get("why", ""),
+        "in": r.get("dtype", ""),
+        "launches": _time(r["launching"]) if "launching" in r else "",
         "tokens/s": f"{r['tokens_per_second']:.4g}" if "tokens_per_second" in r else "",
         "of limit": f"{r['share']:.0%}" if "share" in r else "",
         "bound by": r.get("bound", ""),
@@ -138,9 +149,11 @@ def print_table(run: dict[str, Any], file: TextIO | None = None) -> None:
     keys = {
         "GFLOP/s": "gflops", "GB/s": "gbytes", "peak MiB": "peak", "tokens/s": "tokens_per_second",
         "of limit": "share", "bound by": "bound", "against": "against", "ratio": "ratio",
-        "why": "why",
+        "why": "why", "in": "dtype", "launches": "launching",
     }  # fmt: skip
     wants = [name for name, key in keys.items() if any(key in r for r in rows)]
+    if {r.get("dtype") for r in rows} <= {None, "float32"}:
+        wants = [name for name in wants if name != "in"]
     header = ["what", "size", "median", "95 % of it", *wants]
     lines = [_cells(r, wants) for r in rows]
     print(summary(run["environment"]), file=out)

@@ -51,13 +51,20 @@ def summarize(times: list[float]) -> Sample:
     return Sample(middle, low, high, n)
 
 
+def clock(call: Callable[[], Any]) -> float:
+    """Return the seconds that one call takes on the wall clock."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def interleave(
     candidates: Mapping[str, Callable[[], Any]],
     *,
     seconds: float = 1.0,
     rounds: tuple[int, int] = (5, 200),
     warmup: int = 2,
-    synchronize: Callable[[], Any] | None = None,
+    clock: Callable[[Callable[[], Any]], float] = clock,
 ) -> dict[str, Sample]:
     """Time every candidate in turn, round after round.
 
@@ -71,8 +78,8 @@ def interleave(
         At least and at most so many measurements of each.
     warmup : int
         Calls of each beforehand, not counted: compilation, first-touch pages, thread pools.
-    synchronize : callable, optional
-        Waits for a device; called before a clock is read.
+    clock : callable
+        ``clock(call)`` makes one call and returns its seconds.
 
     Returns
     -------
@@ -83,11 +90,9 @@ def interleave(
     >>> interleave({"nothing": lambda: None}, seconds=0.0)["nothing"].rounds
     5
     """
-    wait = synchronize or (lambda: None)
     for _ in range(warmup):
         for call in candidates.values():
             call()
-    wait()
     times: dict[str, list[float]] = {name: [] for name in candidates}
     collecting = gc.isenabled()
     gc.collect()
@@ -100,11 +105,7 @@ def interleave(
                 break
             # every other round backwards: no candidate always follows the same one
             for name in names if n % 2 == 0 else reversed(names):
-                call = candidates[name]
-                before = time.perf_counter()
-                call()
-                wait()
-                times[name].append(time.perf_counter() - before)
+                times[name].append(clock(candidates[name]))
     finally:
         if collecting:
             gc.enable()

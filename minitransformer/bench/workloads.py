@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..kernels.layer_norm import layer_norm_backward, layer_norm_forward
 from ..kernels.linear import linear_backward, linear_forward
 from ..kernels.rms_norm import rms_norm_backward, rms_norm_forward
 from ..kernels.softmax import softmax_backward, softmax_forward
+from .models import Model
 
 
 class Workload(NamedTuple):
@@ -59,6 +60,17 @@ class Workload(NamedTuple):
         moved = tuple(convert(x) if isinstance(x, np.ndarray) else x for x in self.inputs)
         return self._replace(inputs=moved)
 
+    def torch_calls(
+        self, torch: Any, tensors: Sequence[Any], dout: Any
+    ) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        """Return PyTorch's forward call, and its backward call from the gradient `dout`."""
+        leaves = [t.requires_grad_() for t in tensors if t is not None and t.is_floating_point()]
+        out = self.reference(torch, *tensors)
+        return (
+            lambda: self.reference(torch, *tensors),
+            lambda: torch.autograd.grad(out, leaves, dout, retain_graph=True),
+        )
+
     def bytes(self, out: Any, *, backward: bool) -> int:
         """Return the bytes that must move: every array once, in and out."""
         arrays = sum(x.nbytes for x in self.inputs if hasattr(x, "nbytes"))
@@ -67,57 +79,50 @@ class Workload(NamedTuple):
         return int(arrays + out.nbytes) * (2 if backward else 1)
 
 
-# Rows B · T of the three models: (B, T, D, H, V)
-MODELS = {
-    "0.8M": (12, 64, 128, 4, 65),
-    "10.8M": (8, 256, 384, 6, 65),
-    "124M": (4, 64, 768, 12, 50304),
-}
+DRAWN = 1 << 22  # numbers drawn for one array; a longer one repeats them
 
 
-def workloads(
-    kernels: list[str] | None = None, models: list[str] | None = None, *, dtype: Any = np.float32
-) -> list[Workload]:
-    """Return the workloads of the named kernels at the sizes of the named models.
+def workloads(kernels: list[str] | None, models: Iterable[Model]) -> Iterator[Workload]:
+    """Yield the workloads of the named kernels at the sizes of models, in float32.
 
     Parameters
     ----------
-    kernels : list of str, optional
+    kernels : list of str or None
         Of `KERNELS`; all if not given.
-    models : list of str, optional
-        Of `MODELS`; all if not given.
-    dtype : dtype
-        Of the floating-point inputs.
+    models : iterable of Model
+        Whose batch, length, width, heads and vocabulary to take.
 
     Raises
     ------
     ValueError
         If a name is unknown; the message lists those there are.
     """
-    for kind, asked, known in (("kernel", kernels, KERNELS), ("model", models, MODELS)):
-        for name in asked or ():
-            if name not in known:
-                raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
-    found: dict[tuple[str, str], Workload] = {}
+    for name in kernels or ():
+        if name not in KERNELS:
+            raise ValueError(f"unknown kernel {name!r}; known: {', '.join(KERNELS)}")
+    sizes = [(m.batch, m.length, m.width, m.heads, m.vocabulary) for m in models]
+    made = set()
     for kernel in kernels or KERNELS:
-        for model in models or MODELS:
-            for w in KERNELS[kernel](*MODELS[model], np.dtype(dtype)):
-                found.setdefault((w.kernel, w.size), w)
-    return list(found.values())
+        for size in sizes:
+            for w in KERNELS[kernel](*size):
+                if (w.kernel, w.size) not in made:
+                    made.add((w.kernel, w.size))
+                    yield w
 
 
-def _normal(shape: tuple[int, ...], dtype: Any, scale: float = 1.0) -> Array:
-    rng = np.random.default_rng(math.prod(shape))
-    return (rng.standard_normal(shape, np.float32) * scale).astype(dtype)
+def _normal(shape: tuple[int, ...], scale: float = 1.0) -> Array:
+    n = math.prod(shape)
+    drawn = np.random.default_rng(n).standard_normal(min(n, DRAWN), np.float32) * scale
+    return np.resize(drawn.astype(np.float32, copy=False), shape)
 
 
-def attention_workload(B: int, H: int, T: int, E: int, dtype: Any) -> Workload:
+def attention_workload(B: int, H: int, T: int, E: int) -> Workload:
     """Return causal attention over `T` positions."""
     products = 2.0 * B * H * T * T * E / 2  # one product of the lower triangle
     return Workload(
         "attention", f"B{B} H{H} T{T} E{E} causal",
         attention_forward, attention_backward,
-        (*(_normal((B, H, T, E), dtype) for _ in range(3)), None), {"is_causal": True},
+        (*(_normal((B, H, T, E)) for _ in range(3)), None), {"is_causal": True},
         lambda torch, Q, K, V, mask: torch.nn.functional.scaled_dot_product_attention(
             Q, K, V, is_causal=True
         ),
@@ -125,46 +130,46 @@ def attention_workload(B: int, H: int, T: int, E: int, dtype: Any) -> Workload:
     )  # fmt: skip
 
 
-def _attention(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+def _attention(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
     lengths = [T] if T != 256 else [T, 1024]
-    return [attention_workload(B if t == T else 1, H, t, D // H, dtype) for t in lengths]
+    return [attention_workload(B if t == T else 1, H, t, D // H) for t in lengths]
 
 
-def layer_norm_workload(N: int, D: int, dtype: Any) -> Workload:
+def layer_norm_workload(N: int, D: int) -> Workload:
     """Return layer normalisation of `N` rows."""
     return Workload(
         "layer_norm", f"N{N} D{D}", layer_norm_forward, layer_norm_backward,
-        (_normal((N, D), dtype), _normal((D,), dtype), _normal((D,), dtype)), {},
+        (_normal((N, D)), _normal((D,)), _normal((D,))), {},
         lambda torch, x, w, b: torch.nn.functional.layer_norm(x, w.shape, w, b),
         7.0 * N * D, 14.0 * N * D,
     )  # fmt: skip
 
 
-def _layer_norm(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
-    return [layer_norm_workload(B * T, D, dtype)]
+def _layer_norm(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
+    return [layer_norm_workload(B * T, D)]
 
 
-def _rms_norm(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+def _rms_norm(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
     N = B * T
     return [Workload(
         "rms_norm", f"N{N} D{D}", rms_norm_forward, rms_norm_backward,
-        (_normal((N, D), dtype), _normal((D,), dtype)), {},
+        (_normal((N, D)), _normal((D,))), {},
         lambda torch, x, w: torch.nn.functional.rms_norm(x, w.shape, w),
         4.0 * N * D, 10.0 * N * D,
     )]  # fmt: skip
 
 
-def _softmax(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+def _softmax(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
     N = B * H * T
     return [Workload(
         "softmax", f"N{N} S{T}", softmax_forward, softmax_backward,
-        (_normal((N, T), dtype),), {},
+        (_normal((N, T)),), {},
         lambda torch, x: torch.nn.functional.softmax(x, -1),
         5.0 * N * T, 4.0 * N * T,
     )]  # fmt: skip
 
 
-def feed_forward_workload(N: int, D: int, F: int, dtype: Any) -> Workload:
+def feed_forward_workload(N: int, D: int, F: int) -> Workload:
     """Return the position-wise network with GELU in its tanh form."""
 
     def reference(torch: Any, x: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> Any:
@@ -174,38 +179,38 @@ def feed_forward_workload(N: int, D: int, F: int, dtype: Any) -> Workload:
     scale = D**-0.5
     return Workload(
         "feed_forward", f"N{N} D{D} F{F} gelu_tanh", feed_forward_forward, feed_forward_backward,
-        (_normal((N, D), dtype), _normal((F, D), dtype, scale), _normal((F,), dtype),
-         _normal((D, F), dtype, scale), _normal((D,), dtype)), {"activation": "gelu_tanh"},
+        (_normal((N, D)), _normal((F, D), scale), _normal((F,)),
+         _normal((D, F), scale), _normal((D,))), {"activation": "gelu_tanh"},
         reference, 4.0 * N * D * F, 8.0 * N * D * F,
     )  # fmt: skip
 
 
-def _feed_forward(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
-    return [feed_forward_workload(B * T, D, 4 * D, dtype)]
+def _feed_forward(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
+    return [feed_forward_workload(B * T, D, 4 * D)]
 
 
-def cross_entropy_workload(N: int, V: int, dtype: Any) -> Workload:
+def cross_entropy_workload(N: int, V: int) -> Workload:
     """Return softmax and cross-entropy against class numbers."""
     target = np.random.default_rng(0).integers(0, V, N)
     return Workload(
         "cross_entropy", f"N{N} V{V}", cross_entropy_forward, cross_entropy_backward,
-        (_normal((N, V), dtype), target, None), {},
+        (_normal((N, V)), target, None), {},
         lambda torch, x, y, weight: torch.nn.functional.cross_entropy(x, y),
         4.0 * N * V, 4.0 * N * V,
     )  # fmt: skip
 
 
-def _cross_entropy(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
-    return [cross_entropy_workload(B * T, V, dtype)]
+def _cross_entropy(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
+    return [cross_entropy_workload(B * T, V)]
 
 
-def _linear(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+def _linear(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
     N = B * T
     sizes = [(D, 3 * D), (D, V)] if V > D else [(D, 3 * D)]
     return [
         Workload(
             "linear", f"N{N} in{i} out{o}", linear_forward, linear_backward,
-            (_normal((N, i), dtype), _normal((o, i), dtype, i**-0.5), _normal((o,), dtype)), {},
+            (_normal((N, i)), _normal((o, i), i**-0.5), _normal((o,))), {},
             lambda torch, x, w, b: torch.nn.functional.linear(x, w, b),
             2.0 * N * i * o, 4.0 * N * i * o,
         )
@@ -213,19 +218,19 @@ def _linear(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload
     ]  # fmt: skip
 
 
-def _embedding(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+def _embedding(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
     ids = np.random.default_rng(0).integers(0, V, (B, T))
     return [Workload(
         "embedding", f"N{B * T} V{V} D{D}", embedding_forward, embedding_backward,
-        (ids, _normal((V, D), dtype)), {},
+        (ids, _normal((V, D))), {},
         lambda torch, ids, weight: torch.nn.functional.embedding(ids, weight),
         0.0, 1.0 * B * T * D,
     )]  # fmt: skip
 
 
-def _gelu(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+def _gelu(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
     n = 4 * B * T * D
-    x = _normal((B * T, 4 * D), dtype)
+    x = _normal((B * T, 4 * D))
     return [
         Workload(
             kernel, f"N{B * T} F{4 * D}", gelu_forward, gelu_backward, (x,),
@@ -237,10 +242,10 @@ def _gelu(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
     ]  # fmt: skip
 
 
-def _dropout(B: int, T: int, D: int, H: int, V: int, dtype: Any) -> list[Workload]:
+def _dropout(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
     return [Workload(
         "dropout", f"N{B * T} D{D} p0.1", dropout_forward, dropout_backward,
-        (_normal((B * T, D), dtype),), {"p": 0.1, "key": Key(0)},
+        (_normal((B * T, D)),), {"p": 0.1, "key": Key(0)},
         lambda torch, x: torch.nn.functional.dropout(x, 0.1),
         1.0 * B * T * D, 1.0 * B * T * D,
     )]  # fmt: skip

@@ -7,7 +7,7 @@ reason in one line. Every rung is held against the first one before it is timed.
 from __future__ import annotations
 
 import contextlib
-import tracemalloc
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from ...backend import (
     to_device,
     to_numpy,
 )
+from ..devices import Cuda, Host
 from ..timing import Sample, interleave
 
 
@@ -95,12 +96,14 @@ class Result(NamedTuple):
     sample : Sample
         Seconds.
     peak_bytes : int
-        The most host memory it held beyond its inputs.
+        The most memory it held beyond its inputs, where it runs.
     flops, bytes : float
         Operations and traffic that no method can avoid.
     error : float
         Largest difference from the first rung, in units of the type's rounding times the
         largest entry.
+    device : str
+        Where it ran.
     """
 
     kernel: str
@@ -113,6 +116,7 @@ class Result(NamedTuple):
     flops: float
     bytes: float
     error: float
+    device: str
 
 
 TOLERANCE = 2000.0  # units of float32 rounding: sums in other orders, nothing worse
@@ -185,16 +189,23 @@ def climb(ladder: Ladder, *, seconds: float = 1.0, seed: int = 0) -> Iterator[Re
                     f"by {error:.3g} roundings; not timed"
                 )
             size = ladder.small if rung.small else ladder.sizes
+            device = Cuda() if rung.device == "cuda" else Host()
             inputs = _placed(small if rung.small else large, rung.device)
+            call = functools.partial(rung.run, *inputs)
             with single_threaded_blas() if rung.threads == 1 else contextlib.nullcontext():
-                peak, moved = _peak(rung, inputs)
-                sample = _time(rung, inputs, seconds)
+                before = device.held()
+                peak = max(0, device.peak(call) - before)
+                moved = sum(x.nbytes for x in (*inputs, *call()))
+                sample = interleave(
+                    {"": call}, seconds=seconds, rounds=(3, 100), warmup=1, clock=device.clock
+                )[""]
         finally:
             set_num_threads(threads)
         flops = ladder.flops(len(found), **size)
         yield Result(
-            ladder.kernel, rung.name, rung.why, size, len(found), sample, peak, flops, moved, error
-        )
+            ladder.kernel, rung.name, rung.why, size, len(found), sample, peak, flops, moved,
+            error, rung.device,
+        )  # fmt: skip
 
 
 def _wide(x: Array) -> Array:
@@ -203,28 +214,3 @@ def _wide(x: Array) -> Array:
 
 def _placed(inputs: tuple[Array, ...], device: str) -> tuple[Any, ...]:
     return tuple(to_device(x, device) for x in inputs)
-
-
-def _time(rung: Rung, inputs: tuple[Any, ...], seconds: float) -> Sample:
-    def wait() -> None:
-        if rung.device == "cuda":
-            import cupy
-
-            cupy.cuda.Device().synchronize()
-
-    calls = {rung.name: lambda: rung.run(*inputs)}
-    return interleave(calls, seconds=seconds, rounds=(3, 100), warmup=1, synchronize=wait)[
-        rung.name
-    ]
-
-
-def _peak(rung: Rung, inputs: tuple[Any, ...]) -> tuple[int, int]:
-    """Return the most memory held beyond the inputs (of the host), and the bytes in and out."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        out = rung.run(*inputs)
-        peak = max(0, tracemalloc.get_traced_memory()[1] - before)
-    finally:
-        tracemalloc.stop()
-    return peak, sum(x.nbytes for x in (*inputs, *out))
