@@ -125,7 +125,8 @@ def _array(values: Any) -> Any:
 def checked_ids(input_ids: Any, table: Tensor, positions: int | None) -> Tensor:
     """Token numbers as a (B, L) tensor, refused where `table` (V, D) has no row for them.
 
-    Those that are on a GPU already are not looked at: the host would wait for it.
+    They are looked at on their way to a GPU. Those there already are not, because the host
+    would wait for them; on the host, looking them up is what looks at them.
     """
     ids, vocab_size = as_tensor(input_ids), table.shape[0]
     if ids.ndim != 2:
@@ -136,7 +137,7 @@ def checked_ids(input_ids: Any, table: Tensor, positions: int | None) -> Tensor:
         raise ValueError(
             f"a sequence of {ids.shape[1]} tokens, the model has {positions} positions; shorten it"
         )
-    if ids.array.size and not is_cuda(ids.array):
+    if ids.array.size and is_cuda(table.array) and not is_cuda(ids.array):
         low, high = int(ids.array.min()), int(ids.array.max())
         if low < 0 or high >= vocab_size:
             raise IndexError(f"token numbers {low}..{high}, the vocabulary has {vocab_size}")

@@ -102,18 +102,6 @@ def _check_integers(name: str, argument: str, value: Tensor) -> None:
         )
 
 
-def _check_range(name: str, argument: str, value: Tensor, size: int, what: str) -> None:
-    """Require every integer of `value` to lie in [0, size); on a GPU that would stop its queue."""
-    array = value.array
-    if array.size and not value.is_cuda and (int(array.min()) < 0 or int(array.max()) >= size):
-        low, high = int(array.min()), int(array.max())
-        bad = low if low < 0 else high
-        raise IndexError(
-            f"{name}: index out of range: '{argument}' contains {bad}, but {what} is {size}, "
-            f"so ids must lie in [0, {size - 1}]"
-        )
-
-
 def _check_probability(name: str, p: float) -> None:
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"{name}: dropout probability has to be between 0 and 1, but got {p}")
@@ -230,7 +218,6 @@ def embedding(
     if weight.ndim != 2:
         raise RuntimeError(f"'weight' must be 2-D, found shape {tuple(weight.shape)}")
     rows = weight.shape[0]
-    _check_range("embedding", "input", input, rows, "the number of embeddings")
     if padding_idx is not None and not -rows <= padding_idx < rows:
         raise ValueError(
             f"embedding: padding_idx {padding_idx} must be within the {rows} embeddings"
@@ -873,18 +860,17 @@ def _classes_last(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Ten
     return rows, target.reshape(rows.shape if probabilities else (rows.shape[0],)), probabilities
 
 
-def _check_classes(
-    name: str, rows: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
-) -> None:
-    classes = rows.shape[1]
+def _check_classes(name: str, classes: int, target: Tensor, weight: Tensor | None) -> None:
     if weight is not None and tuple(weight.shape) != (classes,):
         raise RuntimeError(
             f"{name}: weight tensor should be defined either for all {classes} classes or no "
             f"classes but got weight tensor of shape {tuple(weight.shape)}"
         )
-    if target.array.dtype.kind == "f":
-        return
-    _check_integers(name, "target", target)
+    if target.array.dtype.kind != "f":
+        _check_integers(name, "target", target)
+
+
+def _check_targets(name: str, classes: int, target: Tensor, ignore_index: int) -> None:
     if target.is_cuda:  # looking at the classes would stop the queue
         return
     ids = target.array
@@ -951,7 +937,7 @@ def cross_entropy(
             f"cross_entropy: label_smoothing must be between 0.0 and 1.0, got {label_smoothing}"
         )
     rows, flat_target, probabilities = _classes_last("cross_entropy", input, target)
-    _check_classes("cross_entropy", rows, flat_target, weight, ignore_index)
+    _check_classes("cross_entropy", rows.shape[1], flat_target, weight)
     if probabilities:
         _check_same_dtype("cross_entropy", input=input, target=target)
     loss = record(
@@ -1012,7 +998,8 @@ def nll_loss(
     _check_reduction("nll_loss", reduction, size_average, reduce)
     _check_integers("nll_loss", "target", target)
     rows, flat_target, _ = _classes_last("nll_loss", input, target)
-    _check_classes("nll_loss", rows, flat_target, weight, ignore_index)
+    _check_classes("nll_loss", rows.shape[1], flat_target, weight)
+    _check_targets("nll_loss", rows.shape[1], flat_target, ignore_index)
     ids = flat_target.array
     xp = array_module(ids)
     counted = ids != ignore_index
