@@ -270,7 +270,7 @@ def test_bad_inputs_of_models():
     model = MODELS["gpt"][0]()
     with pytest.raises(ValueError, match="9 tokens, the model has 8 positions"):
         model(np.ones((1, 9), np.int64))
-    with pytest.raises(IndexError, match="vocabulary has 20"):
+    with pytest.raises(IndexError, match="table of 20 rows"):
         model(np.full((1, 2), 20))
     with pytest.raises(IndexError):
         model(np.full((1, 2), -1))
