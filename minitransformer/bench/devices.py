@@ -113,11 +113,11 @@ class Cuda:
         """Return the seconds for which the host is busy issuing a call."""
         self.wait()
         start = time.perf_counter()
-        for _ in range(10):
+        for _ in range(3):
             call()
         seconds = time.perf_counter() - start
         self.wait()
-        return seconds / 10
+        return seconds / 3
 
     def wait(self) -> None:
         """Wait until the GPU is idle."""

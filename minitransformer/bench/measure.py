@@ -19,14 +19,10 @@ from .models import (
     torch_step,
     torch_twin,
 )
+from .profile import profile
 from .report import row
 from .timing import Sample, interleave
-from .workloads import (
-    Workload,
-    attention_workload,
-    feed_forward_workload,
-    layer_norm_workload,
-)
+from .workloads import KERNELS, Workload
 
 Row = dict[str, Any]
 # How far apart two libraries may be, ‖ours - theirs‖ / ‖theirs‖: some roundings of the products
@@ -96,10 +92,12 @@ def _check_agreement(
 def time_training(
     model: Model, limits: Limits, torch: Any, seconds: float, *, compiled: bool = False,
     device: Device | None = None, dtype: str = "float32", checked: int = 1,
+    profiled: bool = False,
 ) -> Row:  # fmt: skip
     """Time a training step: forward, backward and AdamW on a batch of random tokens.
 
-    The losses of the first `checked` steps are held against PyTorch's.
+    The losses of the first `checked` steps are held against PyTorch's. If `profiled`, PyTorch's
+    profiler says which kernels a GPU's time goes to.
 
     Raises
     ------
@@ -129,6 +127,8 @@ def time_training(
                     clock=device.clock_steps,
                 )  # fmt: skip
             more["launching"] = device.launching(steps["ours"])
+            if profiled and torch is not None:
+                more["profiles"] = {side: profile(step, torch) for side, step in steps.items()}
         else:
             samples = interleave(steps, seconds=seconds, rounds=(5, 100))
     tokens = model.batch * model.length
@@ -263,16 +263,11 @@ def time_crossover(
     """
     if gpu is None and is_cuda_available():
         gpu = Cuda()
-    makers: dict[str, Callable[[int], Workload]] = {
-        "layer_norm": lambda n: layer_norm_workload(n, 768),
-        "feed_forward": lambda n: feed_forward_workload(n, 768, 3072),
-        "attention": lambda n: attention_workload(1, 12, n, 64),
-    }
-    for name, make in makers.items():
+    for name, make in KERNELS.items():
         for n in (1, 4, 16, 64, 256, 1024, 2048, 4096):
             if n > largest:
                 break
-            workload = make(n)
+            workload = make(1, n, 768, 12, 8192)[0]
             call = _forward_and_backward(workload)
             cpu = interleave({"cpu": call}, seconds=seconds, rounds=(3, 50))["cpu"]
             rows = [row(f"{name} cpu", workload.size, cpu)]

@@ -72,11 +72,17 @@ class Workload(NamedTuple):
         )
 
     def bytes(self, out: Any, *, backward: bool) -> int:
-        """Return the bytes that must move: every array once, in and out."""
-        arrays = sum(x.nbytes for x in self.inputs if hasattr(x, "nbytes"))
-        if self.kernel == "embedding":  # of the table only the rows that are looked up
-            return int((arrays if backward else self.inputs[0].nbytes + out.nbytes) + out.nbytes)
-        return int(arrays + out.nbytes) * (2 if backward else 1)
+        """Return the bytes that must move: every array read once, every result written once."""
+        arrays = [x for x in self.inputs if hasattr(x, "nbytes")]
+        floats = sum(x.nbytes for x in arrays if x.dtype.kind not in "biu")
+        read = sum(x.nbytes for x in arrays)
+        if self.kernel == "embedding" and not backward:  # only the rows that are looked up
+            return int(read - floats + 2 * out.nbytes)
+        if not backward:
+            return int(read + out.nbytes)
+        if self.kernel in ("embedding", "dropout"):  # their gradients do not need the input
+            read -= floats
+        return int(read + out.nbytes + floats)
 
 
 DRAWN = 1 << 22  # numbers drawn for one array; a longer one repeats them
@@ -110,9 +116,9 @@ def workloads(kernels: list[str] | None, models: Iterable[Model]) -> Iterator[Wo
                     yield w
 
 
-def _normal(shape: tuple[int, ...], scale: float = 1.0) -> Array:
+def _normal(shape: tuple[int, ...], scale: float = 1.0, seed: int = 0) -> Array:
     n = math.prod(shape)
-    drawn = np.random.default_rng(n).standard_normal(min(n, DRAWN), np.float32) * scale
+    drawn = np.random.default_rng((n, seed)).standard_normal(min(n, DRAWN), np.float32) * scale
     return np.resize(drawn.astype(np.float32, copy=False), shape)
 
 
@@ -122,7 +128,7 @@ def attention_workload(B: int, H: int, T: int, E: int) -> Workload:
     return Workload(
         "attention", f"B{B} H{H} T{T} E{E} causal",
         attention_forward, attention_backward,
-        (*(_normal((B, H, T, E)) for _ in range(3)), None), {"is_causal": True},
+        (*(_normal((B, H, T, E), seed=i) for i in range(3)), None), {"is_causal": True},
         lambda torch, Q, K, V, mask: torch.nn.functional.scaled_dot_product_attention(
             Q, K, V, is_causal=True
         ),
@@ -135,18 +141,14 @@ def _attention(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
     return [attention_workload(B if t == T else 1, H, t, D // H) for t in lengths]
 
 
-def layer_norm_workload(N: int, D: int) -> Workload:
-    """Return layer normalisation of `N` rows."""
-    return Workload(
+def _layer_norm(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
+    N = B * T
+    return [Workload(
         "layer_norm", f"N{N} D{D}", layer_norm_forward, layer_norm_backward,
         (_normal((N, D)), _normal((D,)), _normal((D,))), {},
         lambda torch, x, w, b: torch.nn.functional.layer_norm(x, w.shape, w, b),
         7.0 * N * D, 14.0 * N * D,
-    )  # fmt: skip
-
-
-def _layer_norm(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
-    return [layer_norm_workload(B * T, D)]
+    )]  # fmt: skip
 
 
 def _rms_norm(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
@@ -169,39 +171,31 @@ def _softmax(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
     )]  # fmt: skip
 
 
-def feed_forward_workload(N: int, D: int, F: int) -> Workload:
-    """Return the position-wise network with GELU in its tanh form."""
+def _feed_forward(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
+    N, F = B * T, 4 * D
 
     def reference(torch: Any, x: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> Any:
         f = torch.nn.functional
         return f.linear(f.gelu(f.linear(x, w1, b1), approximate="tanh"), w2, b2)
 
     scale = D**-0.5
-    return Workload(
+    return [Workload(
         "feed_forward", f"N{N} D{D} F{F} gelu_tanh", feed_forward_forward, feed_forward_backward,
         (_normal((N, D)), _normal((F, D), scale), _normal((F,)),
          _normal((D, F), scale), _normal((D,))), {"activation": "gelu_tanh"},
         reference, 4.0 * N * D * F, 8.0 * N * D * F,
-    )  # fmt: skip
+    )]  # fmt: skip
 
 
-def _feed_forward(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
-    return [feed_forward_workload(B * T, D, 4 * D)]
-
-
-def cross_entropy_workload(N: int, V: int) -> Workload:
-    """Return softmax and cross-entropy against class numbers."""
+def _cross_entropy(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
+    N = B * T
     target = np.random.default_rng(0).integers(0, V, N)
-    return Workload(
+    return [Workload(
         "cross_entropy", f"N{N} V{V}", cross_entropy_forward, cross_entropy_backward,
         (_normal((N, V)), target, None), {},
         lambda torch, x, y, weight: torch.nn.functional.cross_entropy(x, y),
         4.0 * N * V, 4.0 * N * V,
-    )  # fmt: skip
-
-
-def _cross_entropy(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
-    return [cross_entropy_workload(B * T, V)]
+    )]  # fmt: skip
 
 
 def _linear(B: int, T: int, D: int, H: int, V: int) -> list[Workload]:
