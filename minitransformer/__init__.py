@@ -23,7 +23,11 @@ from ._version import __version__
 from .autograd import (
     Size,
     Tensor,
+    autocast,
+    clear_autocast_cache,
     enable_grad,
+    get_autocast_dtype,
+    is_autocast_enabled,
     is_grad_enabled,
     no_grad,
     set_grad_enabled,
@@ -198,14 +202,27 @@ from .autograd.shapes import (
     unsqueeze,
     vstack,
 )
+from .backend import (
+    MatmulSwitch,
+    get_float32_matmul_precision,
+    get_num_threads,
+    initial_seed,
+    manual_seed,
+    set_default_dtype,
+    set_float32_matmul_precision,
+    set_num_threads,
+)
 from .backend import default_dtype as get_default_dtype
-from .backend import get_num_threads, initial_seed, manual_seed, set_default_dtype, set_num_threads
 from .backend import get_random_state as get_rng_state
+from .backend import limits as _limits
 from .backend import parse_device as device
+from .backend import resolve_dtype as _resolve_dtype
 from .backend import set_random_state as set_rng_state
 
 if TYPE_CHECKING:
-    from . import nn, optim, utils
+    from . import amp, nn, optim, utils
+
+    bfloat16: Any
 
 inference_mode = no_grad
 multiply, subtract, divide, true_divide = mul, sub, div, div
@@ -221,13 +238,12 @@ int16 = short = np.dtype(np.int16)
 int32 = int = np.dtype(np.int32)
 int64 = long = np.dtype(np.int64)
 bool = np.dtype(np.bool_)
-bfloat16 = "bfloat16"  # a name for tables of dtypes; making a tensor of it says what to use
 
 inf, nan, pi, e = math.inf, math.nan, math.pi, math.e
 
-# Switches that programs set before they start; the products here are always exact float32.
+# Switches that programs set before they start. There is no cuDNN here for the second to switch.
 backends = SimpleNamespace(
-    cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=False)),
+    cuda=SimpleNamespace(matmul=MatmulSwitch()),
     cudnn=SimpleNamespace(allow_tf32=False, benchmark=False, deterministic=True),
     mps=SimpleNamespace(is_available=lambda: False),
 )
@@ -248,7 +264,7 @@ class finfo:
     """
 
     def __init__(self, type: Any = None) -> None:
-        limits = np.finfo(get_default_dtype() if type is None else type)
+        limits = _limits(get_default_dtype() if type is None else _resolve_dtype(type))
         self.bits = limits.bits
         for name in ("min", "max", "eps", "tiny", "smallest_normal", "resolution"):
             setattr(self, name, getattr(limits, name).item())
@@ -287,26 +303,30 @@ def LongTensor(*data: Any) -> Tensor:
     return Tensor(*data).long()
 
 
-def set_float32_matmul_precision(precision: str) -> None:
-    """Accept "highest", "high" or "medium": products are exact float32 in any case."""
-    if precision not in ("highest", "high", "medium"):
-        raise RuntimeError(f"precision must be 'highest', 'high' or 'medium', found {precision!r}")
-
-
-_SUBMODULES = ("bench", "data", "models", "nn", "optim", "utils", "verify")
+_SUBMODULES = ("amp", "bench", "data", "models", "nn", "optim", "utils", "verify")
 _REFUSED = {
     "save": "pickles can run code when they are read; save model.state_dict() as safetensors",
     "load": "pickles can run code when they are read; load safetensors files",
     "compile": "nothing here is compiled; leave the line out",
-    "autocast": "compute in float32, or convert the model with .to()",
-    "amp": "compute in float32, or convert the model with .to()",
-    "bfloat": "bfloat16 exists on GPUs only; on the CPU use float32",
 }
+
+
+def _bfloat16() -> Any:
+    """Return the dtype, or its name alone where `ml_dtypes` is missing.
+
+    Programs write it into their tables of dtypes on every machine, so only its use is refused.
+    """
+    try:
+        return _resolve_dtype("bfloat16")
+    except TypeError:
+        return "bfloat16"
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f".{name}", __name__)
+    if name == "bfloat16":
+        return _bfloat16()
     if name in _REFUSED:
         raise AttributeError(f"minitransformer has no `torch.{name}`: {_REFUSED[name]}")
     import difflib
@@ -332,12 +352,14 @@ __all__ = [
     "allclose",
     "amax",
     "amin",
+    "amp",
     "any",
     "arange",
     "argmax",
     "argmin",
     "argsort",
     "as_tensor",
+    "autocast",
     "autograd",
     "backends",
     "baddbmm",
@@ -355,6 +377,7 @@ __all__ = [
     "ceil",
     "chunk",
     "clamp",
+    "clear_autocast_cache",
     "clip",
     "clone",
     "concat",
@@ -396,7 +419,9 @@ __all__ = [
     "full_like",
     "gather",
     "ge",
+    "get_autocast_dtype",
     "get_default_dtype",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "get_rng_state",
     "gt",
@@ -414,6 +439,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "is_autocast_enabled",
     "is_floating_point",
     "is_grad_enabled",
     "is_tensor",

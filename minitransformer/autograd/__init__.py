@@ -3,6 +3,12 @@
 from typing import Any
 
 from .gradcheck import backward, grad, gradcheck
+from .precision import (
+    autocast,
+    clear_autocast_cache,
+    get_autocast_dtype,
+    is_autocast_enabled,
+)
 from .tape import Node, enable_grad, is_grad_enabled, no_grad, record, set_grad_enabled
 from .tensor import Size, Tensor
 
@@ -16,10 +22,14 @@ __all__ = [
     "Node",
     "Size",
     "Tensor",
+    "autocast",
     "backward",
+    "clear_autocast_cache",
     "enable_grad",
+    "get_autocast_dtype",
     "grad",
     "gradcheck",
+    "is_autocast_enabled",
     "is_grad_enabled",
     "no_grad",
     "record",

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import array_module, default_dtype
+from ..backend import array_module, default_dtype, is_floating, limits
 from ..kernels import activation, elementwise
 from ..kernels import softmax as softmax_kernels
 from .operands import Other, apply, cast, compare, is_scalar, matched, numpy_names, raw, run, wrap
+from .precision import as_one_operation
 from .tape import Tracked
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _unary(
     def function(input: Tensor) -> Tensor:
         if not isinstance(input, Tracked):
             raise TypeError(f"{name}: argument 'input' must be Tensor, found {_kind(input)}")
-        if input.array.dtype.kind != "f":
+        if not is_floating(input.array.dtype):
             input = cast(input, default_dtype())
         return run(forward, backward, input)
 
@@ -184,6 +185,7 @@ def square(input: Tensor) -> Tensor:
     return mul(input, input)
 
 
+@as_one_operation
 def reciprocal(input: Tensor) -> Tensor:
     """Return ``1 / input``."""
     return div(1, input)
@@ -228,7 +230,7 @@ def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
 def _rounding(name: str, doc: str) -> Callable[[Tensor], Tensor]:
     def function(input: Tensor) -> Tensor:
         x = input.array
-        if x.dtype.kind != "f" and name != "sign":
+        if not is_floating(x.dtype) and name != "sign":
             return wrap(x.copy())
         # Piecewise constant: the gradient is zero where there is one.
         return run(_constant_forward, _constant_backward, input, name=name)
@@ -310,10 +312,10 @@ def masked_fill(input: Tensor, mask: Tensor, value: Other) -> Tensor:
 
 def check_fits(name: str, value: Any, dtype: np.dtype[Any]) -> None:
     """Raise RuntimeError if a finite number overflows `dtype`."""
-    if dtype.kind == "f" and math.isfinite(value) and np.abs(value) > np.finfo(dtype).max:
+    if is_floating(dtype) and math.isfinite(value) and np.abs(value) > float(limits(dtype).max):
         raise RuntimeError(
             f"{name}: value {value} cannot be converted to {dtype} without overflow; "
-            f"its range ends at {np.finfo(dtype).max}"
+            f"its range ends at {limits(dtype).max}"
         )
 
 
@@ -321,9 +323,9 @@ def nan_to_num(
     input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Tensor:
     """Return `input` with numbers for NaN and the infinities: 0 and the dtype's limits."""
-    limits = np.finfo(input.dtype)
-    high = limits.max.item() if posinf is None else posinf
-    low = limits.min.item() if neginf is None else neginf
+    ends = limits(input.dtype)
+    high = float(ends.max) if posinf is None else posinf
+    low = float(ends.min) if neginf is None else neginf
     x = masked_fill(input, isnan(input), nan)
     return masked_fill(masked_fill(x, eq(x, math.inf), high), eq(x, -math.inf), low)
 

@@ -12,9 +12,12 @@ import numpy as np
 from ..backend import (
     Array,
     Key,
+    accumulator,
     array_module,
     default_dtype,
     initial_seed,
+    is_bfloat16,
+    is_floating,
     next_key,
     random_integers,
     resolve_dtype,
@@ -23,7 +26,7 @@ from ..backend import (
 )
 from ..backend import normal as draw_normal
 from ..backend import uniform as draw_uniform
-from .operands import DType, is_scalar, raw, result_type, wrap
+from .operands import DType, check_place, is_scalar, raw, result_type, wrap
 from .tape import Tracked
 
 if TYPE_CHECKING:
@@ -96,9 +99,12 @@ def _module(device: Any) -> Any:
 
 
 def _made(array: Array, dtype: DType, device: Any, requires_grad: bool) -> Tensor:
-    if dtype is not None:
-        array = array.astype(resolve_dtype(dtype), copy=False)
-    result = wrap(array if device is None else to_device(array, device))
+    chosen = array.dtype if dtype is None else resolve_dtype(dtype)
+    if not is_bfloat16(chosen):
+        array = array.astype(chosen, copy=False)
+    array = array if device is None else to_device(array, device)
+    check_place(chosen, array)
+    result = wrap(array.astype(chosen, copy=False))
     return result.requires_grad_() if requires_grad else result
 
 
@@ -464,7 +470,7 @@ def multinomial(
     """
     weights = input.array
     xp = array_module(weights)
-    if weights.ndim not in (1, 2) or weights.dtype.kind != "f":
+    if weights.ndim not in (1, 2) or not is_floating(weights.dtype):
         raise RuntimeError(
             "multinomial: expected a floating-point vector or matrix, found "
             f"{weights.dtype} of shape {weights.shape}"
@@ -472,7 +478,7 @@ def multinomial(
     if not bool(((weights >= 0) & (weights < math.inf)).all()):
         raise RuntimeError("multinomial: a probability is negative, infinite or NaN")
     rows = weights.reshape(-1, weights.shape[-1])
-    rows = rows.astype(np.float32) if rows.dtype == np.float16 else rows
+    rows = rows.astype(accumulator(rows.dtype), copy=False)
     enough = 1 if replacement else num_samples
     positive = int((rows > 0).sum(axis=1).min()) if rows.size else 0
     if num_samples < 1 or positive < enough:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import Key, array_module, next_key, normal, random_integers, uniform
+from ..backend import Key, array_module, is_floating, next_key, normal, random_integers, uniform
 from ..kernels import shape as kernels
 from . import arithmetic, shapes
 from .operands import cast, is_scalar, raw, wrap
@@ -80,7 +80,7 @@ def in_place(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor
                 f"{self.array.shape}; use the operation without the underscore"
             )
         if result.array.dtype != self.array.dtype:
-            if result.array.dtype.kind == "f" and self.array.dtype.kind != "f":
+            if is_floating(result.dtype) and not is_floating(self.dtype):
                 raise RuntimeError(
                     f"{name}: a result of type {result.dtype} cannot be put into a tensor of "
                     f"type {self.dtype}; convert the tensor with .to() first"

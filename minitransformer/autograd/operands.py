@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from ..backend import Array, array_module, default_dtype, device_of, is_cuda, quiet
+from ..backend import (
+    Array,
+    array_module,
+    default_dtype,
+    device_of,
+    is_bfloat16,
+    is_cuda,
+    is_floating,
+    quiet,
+)
 from ..kernels.elementwise import cast_backward, cast_forward
 from .tape import Tracked, record
 
@@ -26,7 +35,7 @@ Other: TypeAlias = "Tensor | Number"
 DType: TypeAlias = Any  # a NumPy dtype, a type, or PyTorch's name as text
 
 run: Callable[..., Tensor] = record  # for kernels with one output
-_KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
+_KIND = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2}  # V: bfloat16
 
 
 def numpy_names(function: Function) -> Function:
@@ -81,8 +90,10 @@ def promote(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
     """
     if a == b:
         return a
-    if (a.kind == "f") != (b.kind == "f"):
-        return a if a.kind == "f" else b
+    if is_floating(a) != is_floating(b):
+        return a if is_floating(a) else b
+    if {a.itemsize, b.itemsize} == {2} and is_floating(a):  # float16 and bfloat16
+        return np.dtype(np.float32)
     return np.promote_types(a, b)
 
 
@@ -116,8 +127,24 @@ def result_type(*operands: Any) -> np.dtype[Any]:
 
 
 def cast(x: Any, dtype: np.dtype[Any]) -> Any:
-    """Return `x` in `dtype`, recorded; itself where it has that dtype."""
-    return x if x.dtype == dtype else record(cast_forward, cast_backward, x, dtype=dtype)
+    """Return `x` in `dtype`, recorded; itself where it has that dtype.
+
+    Raises
+    ------
+    TypeError
+        If a tensor on the CPU is to be bfloat16.
+    """
+    if x.dtype == dtype:
+        return x
+    if is_bfloat16(dtype):
+        check_place(dtype, raw(x))
+    return record(cast_forward, cast_backward, x, dtype=dtype)
+
+
+def check_place(dtype: np.dtype[Any], array: Array) -> None:
+    """Raise TypeError if `dtype` is bfloat16 and `array` lives on the CPU."""
+    if is_bfloat16(dtype) and not is_cuda(array):
+        raise TypeError("bfloat16 exists on GPUs only; on the CPU use float32")
 
 
 def matched(name: str, *operands: Any, floating: bool = False) -> list[Any]:
@@ -156,7 +183,7 @@ def matched(name: str, *operands: Any, floating: bool = False) -> list[Any]:
                 f"{name}: argument {i + 1} must be a Tensor or a number, found {type(x).__name__}"
             )
     dtype = result_type(*operands)
-    if floating and dtype.kind != "f":
+    if floating and not is_floating(dtype):
         dtype = default_dtype()
     arrays = [x for x in operands if not is_scalar(x)]
     places = {str(device_of(raw(x))) for x in arrays if raw(x).ndim} or {

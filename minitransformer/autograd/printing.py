@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import Array, default_dtype, to_numpy
+from ..backend import Array, default_dtype, is_bfloat16, to_numpy
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -126,23 +126,25 @@ def tensor_repr(x: Tensor) -> str:
     tensor([[1.0000, 2.0000],
             [3.0000, 4.5000]], requires_grad=True)
     """
-    values = to_numpy(x.array)
+    values, dtype = to_numpy(x.array), x.array.dtype
+    if is_bfloat16(dtype):
+        values = values.astype(np.float32)
     prefix = "tensor("
     notes: list[str] = []
     if str(x.device) != "cpu":
         notes.append(f"device='{x.device}'")
-    usual = values.dtype in (default_dtype(), np.dtype(np.int64), np.dtype(np.bool_))
+    usual = dtype in (default_dtype(), np.dtype(np.int64), np.dtype(np.bool_))
     if values.size == 0:
         if values.ndim != 1:
             notes.append(f"size={values.shape}")
-        usual = values.dtype == default_dtype()
+        usual = dtype == default_dtype()
         text = "[]"
     else:
         summarise = values.size > _options["threshold"]
         numbers = _Numbers(_corners(values) if summarise else values)
         text = _rows(values, numbers, len(prefix), summarise)
     if not usual:
-        notes.append(f"dtype=torch.{values.dtype}")
+        notes.append(f"dtype=torch.{dtype}")
     if x.node is not None:
         notes.append(f"grad_fn=<{grad_fn_name(x.node.name)}>")
     elif x.requires_grad:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..kernels import linear
 from .arithmetic import add, mul
 from .operands import matched, run
+from .precision import as_one_operation, is_autocast_enabled
 from .reductions import sum
 from .shapes import diagonal, expand, permute, reshape, unsqueeze
 from .tape import Tracked
@@ -23,11 +24,12 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         if not isinstance(x, Tracked):
             raise TypeError(f"matmul: argument '{label}' must be Tensor, found {type(x).__name__}")
     a, b = input.array, other.array
-    if a.dtype != b.dtype:
+    if a.dtype == b.dtype:
+        matched("matmul", input, other)
+    elif not is_autocast_enabled():
         raise RuntimeError(
             f"matmul: dtypes differ, {a.dtype} and {b.dtype}; convert one with .to()"
         )
-    matched("matmul", input, other)
     if a.ndim == 0 or b.ndim == 0:
         raise RuntimeError(
             f"matmul: both arguments need at least 1 dimension, found {a.shape} and {b.shape}"
@@ -68,12 +70,14 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     return matmul(input, mat2)
 
 
+@as_one_operation
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """Return the product of a matrix and a vector."""
     _dims("mv", (input, 2), (vec, 1))
     return matmul(input, vec)
 
 
+@as_one_operation
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """Return the inner product of two vectors."""
     _dims("dot", (input, 1), (tensor, 1))
@@ -86,6 +90,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return mul(unsqueeze(input, 1), unsqueeze(vec2, 0))
 
 
+@as_one_operation
 def addmm(
     input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
@@ -93,6 +98,7 @@ def addmm(
     return add(_scaled(input, beta), mm(mat1, mat2), alpha=alpha)
 
 
+@as_one_operation
 def baddbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
@@ -104,6 +110,7 @@ def _scaled(x: Tensor, beta: float) -> Tensor:
     return x if beta == 1 else mul(x, beta)
 
 
+@as_one_operation
 def einsum(equation: str, *operands: Any) -> Tensor:
     """Return the sum of products that Einstein's notation names.
 
@@ -246,6 +253,7 @@ def _spread(term: str, x: Tensor, order: str) -> Tensor:
     return reshape(x, [next(lengths) if c in term else 1 for c in order])
 
 
+@as_one_operation
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Return ``x1 . x2 / max(|x1| |x2|, eps)`` along `dim`."""
     return x1.mul(x2).sum(dim) / (x1.norm(dim=dim).clamp(eps) * x2.norm(dim=dim).clamp(eps))

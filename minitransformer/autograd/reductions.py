@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..backend import array_module, default_dtype, resolve_dtype
+from ..backend import array_module, default_dtype, is_bfloat16, is_floating, resolve_dtype
 from ..kernels import reduction
 from .arithmetic import maximum, minimum
 from .operands import DType, cast, numpy_names, run, wrap
@@ -34,7 +34,7 @@ def _axis(dim: Dim) -> int | tuple[int, ...] | None:
 def _floating(name: str, input: Tensor, dtype: DType = None) -> Tensor:
     if dtype is not None:
         return input.to(dtype)
-    if input.array.dtype.kind != "f":
+    if not is_floating(input.array.dtype):
         raise RuntimeError(
             f"{name}: the input must be floating point, found {input.dtype}; use .float(), or "
             "dtype= where it is taken"
@@ -141,7 +141,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: DType = None) -> Tensor:
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """Return ``log(sum(exp(input)))`` over `dim`, without overflow."""
     kernels = (reduction.logsumexp_forward, reduction.logsumexp_backward)
-    x = input if input.array.dtype.kind == "f" else cast(input, default_dtype())
+    x = input if is_floating(input.array.dtype) else cast(input, default_dtype())
     return run(*kernels, x, axis=_axis(dim), keepdims=keepdim)
 
 
@@ -226,7 +226,13 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 
 def _stable(x: Any, axis: int) -> Any:
     xp = array_module(x)
+    x = _sortable(x)
     return x.argsort(axis=axis, kind="stable") if xp is np else xp.argsort(x, axis=axis)
+
+
+def _sortable(x: Any) -> Any:
+    """Return `x` in a type that CuPy sorts: bfloat16 as float32, which keeps its order."""
+    return x.astype(np.float32) if is_bfloat16(x.dtype) else x
 
 
 def sort(
@@ -241,7 +247,7 @@ def topk(
     input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> ValuesIndices:
     """Return the `k` largest (or smallest) elements along `dim`, in order."""
-    x = input.array
+    x = _sortable(input.array)
     xp = array_module(x)
     n = x.shape[dim] if x.ndim else 1
     if not 0 <= k <= n:
@@ -262,8 +268,10 @@ def topk(
 def unique(input: Tensor, sorted: bool = True, return_counts: bool = False) -> Any:
     """Return the distinct elements in order, and how often each occurs if asked."""
     xp = array_module(input.array)
-    found = xp.unique(input.array, return_counts=return_counts)
-    return tuple(wrap(a) for a in found) if return_counts else wrap(found)
+    found = xp.unique(_sortable(input.array), return_counts=return_counts)
+    values, *counts = found if return_counts else (found,)
+    values = wrap(values.astype(input.array.dtype, copy=False))
+    return (values, *map(wrap, counts)) if return_counts else values
 
 
 def bincount(input: Tensor, minlength: int = 0) -> Tensor:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from ..backend import Array, array_module
+from ..backend import Array, array_module, dtypes
 from ..kernels.embedding import SparseRows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -41,9 +41,12 @@ class Node:
         How long the kernel's tuple of outputs is; ``None`` for one that returns an array.
     hooks : dict
         Per output number the functions that see its gradient.
+    shared : bool
+        Whether several graphs go through it, as through a parameter's cast under `autocast`;
+        what it saved is then kept.
     """
 
-    __slots__ = ("backward", "guards", "hooks", "inputs", "name", "outputs", "saved")
+    __slots__ = ("backward", "guards", "hooks", "inputs", "name", "outputs", "saved", "shared")
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Node:
         self.outputs = outputs
         self.guards: tuple[tuple[list[int], int], ...] = ()
         self.hooks: dict[int, list[Hook]] = {}
+        self.shared = False
 
     def __repr__(self) -> str:
         return f"<{self.name} backward>"
@@ -104,30 +108,44 @@ class Tracked:
         self.hooks: list[Hook] = []
 
 
-class _Mode(threading.local):
+class State(threading.local):
+    """What a thread's `record` does.
+
+    Attributes
+    ----------
+    enabled : bool
+        Whether operations are recorded.
+    casts : dict or None
+        By kind of device, the type that `autocast` has products compute in.
+    inside : bool
+        Whether the types of the kernel at hand have been chosen.
+    """
+
     enabled = True
+    casts: dict[str, Any] | None = None
+    inside = False
 
 
-_mode = _Mode()
+state = State()
 
 
 def is_grad_enabled() -> bool:
     """Return whether operations are recorded."""
-    return _mode.enabled
+    return state.enabled
 
 
 class set_grad_enabled(contextlib.ContextDecorator):
     """Switch recording on or off, at once, and back at the end of a ``with`` block."""
 
     def __init__(self, mode: bool) -> None:
-        self.before = _mode.enabled
-        self.mode = _mode.enabled = bool(mode)
+        self.before = state.enabled
+        self.mode = state.enabled = bool(mode)
 
     def __enter__(self) -> None:
-        _mode.enabled = self.mode
+        state.enabled = self.mode
 
     def __exit__(self, *error: object) -> None:
-        _mode.enabled = self.before
+        state.enabled = self.before
 
 
 class _GradMode:
@@ -143,11 +161,11 @@ class _GradMode:
         return cls()(function) if callable(function) else super().__new__(cls)
 
     def __enter__(self) -> None:
-        self.stack.append(_mode.enabled)
-        _mode.enabled = self.mode
+        self.stack.append(state.enabled)
+        state.enabled = self.mode
 
     def __exit__(self, *error: object) -> None:
-        _mode.enabled = self.stack.pop()
+        state.enabled = self.stack.pop()
 
     def __call__(self, function: Function) -> Function:
         @functools.wraps(function)
@@ -207,9 +225,13 @@ def record(
     >>> x.grad.tolist()
     [2.0, 2.0]
     """
+    if (state.casts is not None or dtypes.loaded_bfloat16 is not None) and not state.inside:
+        from .precision import dispatch
+
+        return dispatch(forward, backward, inputs, options)
     out, saved = forward(*[x.array if isinstance(x, Tracked) else x for x in inputs], **options)
     make = Tracked.result_class
-    wanted = _mode.enabled and any(isinstance(x, Tracked) and x.requires_grad for x in inputs)
+    wanted = state.enabled and any(isinstance(x, Tracked) and x.requires_grad for x in inputs)
     if not wanted:
         return tuple(make(o) for o in out) if isinstance(out, tuple) else make(out)
 
@@ -223,7 +245,7 @@ def record(
     name = forward.__name__.removesuffix("_forward")
     node = Node(name, backward, edges, saved, len(outs) if isinstance(out, tuple) else None)
     tensors = tuple(
-        make(o, requires_grad=True, node=node, output=i) if o.dtype.kind == "f" else make(o)
+        make(o, requires_grad=True, node=node, output=i) if o.dtype.kind in "fV" else make(o)
         for i, o in enumerate(outs)
     )
     kept = {id(s) for s in saved}
@@ -356,7 +378,7 @@ def _take_saved(node: Node, retain_graph: bool) -> tuple[Any, ...]:
             "change a clone, or make the change after backward"
         )
     saved = node.saved
-    if not retain_graph:
+    if not (retain_graph or node.shared):
         node.saved = None
     return saved
 

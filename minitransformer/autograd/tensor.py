@@ -18,13 +18,15 @@ from ..backend import (
     Array,
     Device,
     array_module,
+    bfloat16,
     default_dtype,
     device_of,
+    is_bfloat16,
     is_cuda,
+    is_floating,
     parse_device,
     resolve_dtype,
     to_device,
-    to_numpy,
 )
 from ..kernels import elementwise
 from . import creation, printing, shapes
@@ -129,7 +131,7 @@ class Tensor(Methods):
             array = _array_from(array)
         if device is not None:
             array = to_device(array, device)
-        if requires_grad and array.dtype.kind != "f":
+        if requires_grad and not is_floating(array.dtype):
             raise RuntimeError(f"only floating-point tensors require gradients, not {array.dtype}")
         super().__init__(array, requires_grad, node, output)
 
@@ -246,7 +248,7 @@ class Tensor(Methods):
 
     def is_floating_point(self) -> builtins.bool:
         """Return whether the elements are floating-point numbers."""
-        return self.array.dtype.kind == "f"
+        return is_floating(self.array.dtype)
 
     def get_device(self) -> builtins.int:
         """Return the number of the GPU, or -1."""
@@ -303,7 +305,7 @@ class Tensor(Methods):
 
     def requires_grad_(self, requires_grad: builtins.bool = True) -> Tensor:
         """Set whether a gradient is wanted, and return the tensor."""
-        if requires_grad and self.array.dtype.kind != "f":
+        if requires_grad and not is_floating(self.array.dtype):
             raise RuntimeError(f"only floating-point tensors require gradients, not {self.dtype}")
         if not requires_grad and self.node is not None:
             raise RuntimeError(
@@ -374,23 +376,27 @@ class Tensor(Methods):
         for arg in args:
             if isinstance(arg, Tensor):
                 dtype, device = arg.dtype, arg.device
-            elif arg == "bfloat16":
-                dtype = arg  # refused below, by name
+            elif isinstance(arg, str) and arg == "bfloat16":
+                dtype = arg
             elif isinstance(arg, (str, builtins.int, Device)) and not isinstance(
                 arg, builtins.bool
             ):
                 device = arg
             elif arg is not None and not isinstance(arg, builtins.bool):
                 dtype = arg
+        target = None if device is None else parse_device(device)
+        wanted = None if dtype is None else resolve_dtype(dtype)
         result = self
-        if dtype is not None:
-            result = cast(result, resolve_dtype(dtype))
-        if device is not None:
-            target = parse_device(device)
-            here = result.device
-            if target.type != here.type or target.index not in (None, here.index):
-                kernels = (elementwise.move_forward, elementwise.move_backward)
-                result = record(*kernels, result, device=target)
+        if wanted is not None and not is_bfloat16(wanted):
+            result = cast(result, wanted)
+        here = result.device
+        if target is not None and (
+            target.type != here.type or target.index not in (None, here.index)
+        ):
+            kernels = (elementwise.move_forward, elementwise.move_backward)
+            result = record(*kernels, result, device=target)
+        if wanted is not None:  # bfloat16 exists on GPUs alone: it comes after the journey
+            result = cast(result, wanted)
         return result.clone() if force and result is self else result
 
     def cpu(self) -> Tensor:
@@ -413,6 +419,10 @@ class Tensor(Methods):
         """Return the tensor in float16."""
         return cast(self, np.dtype(np.float16))
 
+    def bfloat16(self) -> Tensor:
+        """Return the tensor in bfloat16, which exists on GPUs alone."""
+        return cast(self, bfloat16())
+
     def long(self) -> Tensor:
         """Return the tensor in int64."""
         return cast(self, np.dtype(np.int64))
@@ -429,7 +439,8 @@ class Tensor(Methods):
         """Return the tensor in `dtype`, or PyTorch's name of its type."""
         if dtype is not None:
             return self.to(dtype=_TYPE_NAMES.get(dtype, dtype) if isinstance(dtype, str) else dtype)
-        name = next((k for k, v in _TYPE_NAMES.items() if v == self.dtype), str(self.dtype))
+        unnamed = "torch.BFloat16Tensor" if is_bfloat16(self.dtype) else str(self.dtype)
+        name = next((k for k, v in _TYPE_NAMES.items() if v == self.dtype), unnamed)
         return name.replace("torch.", "torch.cuda.") if self.is_cuda else name
 
     def type_as(self, other: Tensor) -> Tensor:
@@ -464,7 +475,7 @@ class Tensor(Methods):
             If it is on a GPU and `force` is not set.
         """
         if force:
-            return to_numpy(self.array)
+            return to_device(self.array, "cpu")
         if self.requires_grad:
             raise RuntimeError(
                 "numpy() on a tensor that requires a gradient; use tensor.detach().numpy()"
@@ -556,7 +567,7 @@ class Tensor(Methods):
         return memo[id(self)]
 
     def __reduce__(self) -> Any:
-        return (_rebuild, (type(self), to_numpy(self.array), self.requires_grad))
+        return (_rebuild, (type(self), to_device(self.array, "cpu"), self.requires_grad))
 
 
 Tracked.result_class = Tensor
@@ -589,6 +600,8 @@ def _array_from(data: Any) -> Any:
             return np.zeros(data, dtype=default_dtype())
         return creation.tensor(list(data), dtype=default_dtype()).array
     if hasattr(data, "dtype") and hasattr(array_module(data), "ndarray"):
+        if data.dtype.name == "bfloat16":
+            bfloat16()  # from now on kernels look out for it
         return data  # a device library's array
     raise TypeError(
         f"Tensor: data must be an array or lists of numbers, found {type(data).__name__}"

@@ -130,6 +130,8 @@ def to_device(x: Any, device: str | int | Device) -> Any:
     """
     target = parse_device(device)
     if target.type == "cpu":
+        if is_cuda(x) and x.dtype.name == "bfloat16":
+            raise TypeError("bfloat16 exists on GPUs only; use .float() before the CPU")
         return to_numpy(x)
     try:
         import cupy

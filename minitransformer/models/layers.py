@@ -14,6 +14,7 @@ import numpy as np
 from .. import nn
 from ..autograd import Tensor
 from ..backend import array_module, device_of, is_cuda, to_device
+from ..backend import lowest as lowest_of
 from ..nn import functional as F
 
 #: What configurations call an activation: the kernel's name.
@@ -212,7 +213,7 @@ def attend(
         weights = F.softmax(scores, dim=-1)
     else:
         hidden = Tensor(~mask.array)
-        lowest = float(np.finfo(scores.array.dtype).min)
+        lowest = lowest_of(scores.array.dtype)
         weights = F.softmax(scores.masked_fill(hidden, lowest), dim=-1).masked_fill(hidden, 0.0)
     return F.dropout(weights, dropout_p, dropout_p > 0.0) @ v, weights
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from ..autograd import Tensor, record
 from ..autograd.inplace import in_place
+from ..autograd.precision import as_one_operation, is_autocast_enabled
 from ..autograd.products import cosine_similarity
-from ..backend import array_module, device_of, next_key
+from ..backend import array_module, device_of, is_floating, limits, next_key
 from ..kernels import activation as _activation
 from ..kernels import attention as _attention
 from ..kernels import cross_entropy as _cross_entropy
@@ -87,11 +88,13 @@ def _check_same_dtype(name: str, **tensors: Tensor | None) -> None:
     """Require one floating-point dtype, as PyTorch's products do."""
     found = {k: v.array.dtype for k, v in tensors.items() if v is not None}
     dtypes = set(found.values())
-    if len(dtypes) > 1:
+    if len(dtypes) > 1 and not is_autocast_enabled():
         listed = ", ".join(f"{argument} is {dtype}" for argument, dtype in found.items())
         raise RuntimeError(f"{name}: expected one dtype, but {listed}; cast with .to(dtype)")
-    if (dtype := next(iter(dtypes))).kind != "f":
-        raise RuntimeError(f"{name}: needs floating-point tensors, found {dtype}; use .float()")
+    if integers := [str(dtype) for dtype in dtypes if not is_floating(dtype)]:
+        raise RuntimeError(
+            f"{name}: needs floating-point tensors, found {integers[0]}; use .float()"
+        )
 
 
 def _check_integers(name: str, argument: str, value: Tensor) -> None:
@@ -420,8 +423,7 @@ def normalize(
         return input / input.abs().amax(dim, keepdim=True).clamp(min=eps)
     powers = input * input if p == 2 else input.abs() ** p
     # Clamped before the root, whose slope at zero is infinite; never below what the dtype holds.
-    xp = array_module(input.array)
-    least = max(eps**p, float(xp.finfo(input.array.dtype).tiny))
+    least = max(eps**p, float(limits(input.array.dtype).tiny))
     total = powers.sum(dim, keepdim=True).clamp(min=least)
     return input / (total.sqrt() if p == 2 else total ** (1.0 / p))
 
@@ -484,6 +486,7 @@ def tanh(input: Tensor) -> Tensor:
     return input.tanh()
 
 
+@as_one_operation
 def logsigmoid(input: Tensor) -> Tensor:
     """Return log(1 / (1 + exp(-x))) without overflow: the log-softmax of x beside 0."""
     _check_tensors("logsigmoid", input=input)
@@ -844,7 +847,7 @@ def _classes_last(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Ten
         raise RuntimeError(f"{name}: input needs a class dimension, found a scalar")
     axis = 0 if input.ndim == 1 else 1
     rows_shape = tuple(input.shape[:axis]) + tuple(input.shape[axis + 1 :])
-    probabilities = target.array.dtype.kind == "f"
+    probabilities = is_floating(target.array.dtype)
     expected = tuple(input.shape) if probabilities else rows_shape
     if tuple(target.shape) != expected:
         raise ValueError(
@@ -866,7 +869,7 @@ def _check_classes(name: str, classes: int, target: Tensor, weight: Tensor | Non
             f"{name}: weight tensor should be defined either for all {classes} classes or no "
             f"classes but got weight tensor of shape {tuple(weight.shape)}"
         )
-    if target.array.dtype.kind != "f":
+    if not is_floating(target.array.dtype):
         _check_integers(name, "target", target)
 
 
@@ -956,6 +959,7 @@ def cross_entropy(
     return loss
 
 
+@as_one_operation
 def nll_loss(
     input: Tensor,
     target: Tensor,
@@ -1023,6 +1027,7 @@ def _check_pair(name: str, input: Tensor, target: Tensor) -> None:
         )
 
 
+@as_one_operation
 def mse_loss(
     input: Tensor,
     target: Tensor,
@@ -1068,6 +1073,7 @@ def mse_loss(
     return weighted.sum() / weight.sum() if reduction == "mean" else _reduced(weighted, reduction)
 
 
+@as_one_operation
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -1123,6 +1129,7 @@ def binary_cross_entropy_with_logits(
     return _reduced(losses if weight is None else losses * weight, reduction)
 
 
+@as_one_operation
 def kl_div(
     input: Tensor,
     target: Tensor,
@@ -1348,7 +1355,7 @@ def _refuse_inverted_causal(name: str, argument: str, mask: Tensor, may_attend: 
 
 def _check_attention_mask(name: str, mask: Tensor, full: tuple[int, ...], query: Tensor) -> Tensor:
     kind = mask.array.dtype.kind
-    if kind not in "bf" or mask.array.dtype.itemsize > max(query.array.dtype.itemsize, 4):
+    if kind not in "bfV" or mask.array.dtype.itemsize > max(query.array.dtype.itemsize, 4):
         raise RuntimeError(
             f"{name}: expected attn_mask dtype to be bool or float or to match query dtype, but "
             f"got attn_mask.dtype: {mask.array.dtype} and query.dtype: {query.array.dtype}"
@@ -1363,7 +1370,7 @@ def _check_attention_mask(name: str, mask: Tensor, full: tuple[int, ...], query:
             "(..., query length, key length)"
         )
     _refuse_inverted_causal(name, "attn_mask", mask, may_attend=True)
-    return mask.to(query.dtype) if kind == "f" and mask.dtype != query.dtype else mask
+    return mask.to(query.dtype) if kind != "b" and mask.dtype != query.dtype else mask
 
 
 def multi_head_attention_forward(
@@ -1645,7 +1652,7 @@ class _Masks:
     ) -> None:
         if mask is None:
             return
-        if mask.array.dtype.kind not in "bf":
+        if mask.array.dtype.kind not in "bfV":
             raise RuntimeError(
                 f"{self.name}: only bool and floating types of {argument} are supported, found "
                 f"{mask.array.dtype}; for a 0/1 mask where 1 may be attended to pass (mask == 0)"

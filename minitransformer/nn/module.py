@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ..autograd import Tensor, no_grad, record
-from ..backend import device_of, to_device
+from ..backend import device_of, is_floating, to_device
 
 __all__ = ["Module", "Parameter", "RemovableHandle"]
 
@@ -572,9 +572,7 @@ class Module:
         device, dtype = _parse_to(args, kwargs)
 
         def convert(tensor: Tensor) -> Tensor:
-            if dtype is not None and tensor.is_floating_point():
-                tensor = tensor.to(dtype)
-            return tensor if device is None else tensor.to(device)
+            return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
 
         return self._map_tensors(convert)
 
@@ -597,6 +595,10 @@ class Module:
     def half(self: M) -> M:
         """Cast floating-point parameters and buffers to float16."""
         return self._map_tensors(lambda t: t.half() if t.is_floating_point() else t)
+
+    def bfloat16(self: M) -> M:
+        """Cast floating-point parameters and buffers to bfloat16, which exists on GPUs alone."""
+        return self._map_tensors(lambda t: t.bfloat16() if t.is_floating_point() else t)
 
     # -- state ----------------------------------------------------------------------
 
@@ -695,8 +697,8 @@ class Module:
                     f"size mismatch for {key}: copying a param with shape {tuple(array.shape)} "
                     f"from checkpoint, the shape in current model is {tuple(tensor.shape)}."
                 )
-            elif array.dtype.kind not in "bfiu" or (
-                array.dtype.kind == "f" and tensor.array.dtype.kind != "f"
+            elif not (array.dtype.kind in "biu" or is_floating(array.dtype)) or (
+                is_floating(array.dtype) and not tensor.is_floating_point()
             ):
                 problems.append(
                     f"dtype mismatch for {key}: a param of dtype {array.dtype} from checkpoint "
@@ -862,6 +864,8 @@ def _parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     for value in args:
         if isinstance(value, Tensor):
             device, dtype = value.device, value.dtype
+        elif isinstance(value, str) and value == "bfloat16":  # its name, without ml_dtypes
+            dtype = value
         elif isinstance(value, (str, int)) or type(value).__name__ == "device":
             device = value
         elif value is not None and not isinstance(value, bool):

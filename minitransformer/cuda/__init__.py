@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-from .backend import is_cuda_available, manual_seed
+from ..backend import bfloat16, is_cuda_available, manual_seed
 
 __all__ = [
+    "amp",
     "current_device",
     "device_count",
     "empty_cache",
     "is_available",
+    "is_bf16_supported",
     "manual_seed",
     "manual_seed_all",
     "synchronize",
@@ -44,6 +47,23 @@ def empty_cache() -> None:
     """Give back the GPU memory that nothing uses; nothing without a GPU."""
     if is_available():
         _cupy().get_default_memory_pool().free_all_blocks()
+
+
+def is_bf16_supported(including_emulation: bool = True) -> bool:
+    """Return whether there is a GPU that multiplies bfloat16 (compute capability 8.0 and up)."""
+    if not is_available():
+        return False
+    try:
+        bfloat16()
+    except TypeError:
+        return False
+    return int(_cupy().cuda.Device().compute_capability) >= 80
+
+
+def __getattr__(name: str) -> Any:
+    if name == "amp":
+        return importlib.import_module(".amp", __name__)
+    raise AttributeError(f"minitransformer has no `torch.cuda.{name}`")
 
 
 def _cupy() -> Any:
