@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, Key, array_module, blocks, even_blocks, random_bits, run_blocks
+from ..backend import (
+    Array,
+    Key,
+    array_module,
+    blocks,
+    cublas,
+    even_blocks,
+    random_bits,
+    run_blocks,
+)
 from . import cuda
 from .dropout import keep_threshold
 from .elementwise import unbroadcast
@@ -42,6 +51,7 @@ class _Problem:
         dropout_p: float, key: Key | None,
     ) -> None:  # fmt: skip
         self.xp = xp = array_module(Q)
+        self.product: Any = np.matmul if xp is np else cublas.product
         if Q.dtype == np.float16 and xp is np:  # faster on a CPU, and exacter
             Q, K, V = (x.astype(np.float32) for x in (Q, K, V))
             if mask is not None and mask.dtype != bool:
@@ -136,7 +146,7 @@ class _Problem:
     def scores(self, Q: Array, K: Array, tile: _Tile, keys: slice) -> Array:
         """Return the masked scores Q Kᵀ + mask of a tile, (b, g, R · l, s); `Q` is scaled."""
         xp = self.xp
-        S = xp.matmul(Q, K.swapaxes(-1, -2))
+        S = self.product(Q, K.swapaxes(-1, -2))
         view = self.unfolded(S, tile)
         here = tile.batch, tile.heads, slice(None), tile.queries, keys
         if self.mask is not None and self.mask.dtype != bool:
@@ -198,12 +208,12 @@ class _Problem:
         V = self.V[tile.batch, tile.heads, keys]
         xp = self.xp
         if not self.hostile:
-            return xp.matmul(P, V)
-        O = xp.matmul(P, xp.where(xp.isfinite(V), V, V.dtype.type(0)))
+            return self.product(P, V)
+        O = self.product(P, xp.where(xp.isfinite(V), V, V.dtype.type(0)))
         nonzero: Array = xp.not_equal(P, 0)
         weighted = nonzero.astype(V.dtype)
         above, below, nan = (
-            xp.matmul(weighted, bad.astype(V.dtype)) > 0
+            self.product(weighted, bad.astype(V.dtype)) > 0
             for bad in (xp.equal(V, math.inf), xp.equal(V, -math.inf), xp.isnan(V))
         )
         O = xp.where(above, V.dtype.type(math.inf), O)
@@ -358,7 +368,7 @@ def attention_forward(
                 decay = xp.exp(m - base) if i else 1
                 m = top
             xp.exp(P, out=P)
-            row_sum = xp.matmul(P, ones[: P.shape[-1]])
+            row_sum = p.product(P, ones[: P.shape[-1]])
             if dropout_p:
                 P *= p.keep(tile, keys)
             if i == 0:
@@ -417,20 +427,20 @@ def attention_backward(
                 if dropout_p:  # comes between dP and D
                     keep = p.keep(tile, keys)
                     P_dropped = P * keep
-                    dS = xp.matmul(dO_rows, V1[:, :, keys, :-1].swapaxes(-1, -2))
+                    dS = p.product(dO_rows, V1[:, :, keys, :-1].swapaxes(-1, -2))
                     dS *= keep
                     dS -= D
                 else:
-                    dS = xp.matmul(dO1, V1[:, :, keys].swapaxes(-1, -2))
+                    dS = p.product(dO1, V1[:, :, keys].swapaxes(-1, -2))
                 dS *= P
                 if p.hostile and (hidden := p.hidden(tile, keys)) is not None:
                     xp.copyto(p.unfolded(dS, tile), 0, where=hidden)
                 if dmask is not None:
                     dmask[tile.batch, tile.heads, :, queries, keys] = p.unfolded(dS, tile)
                 here = tile.batch, tile.heads, keys
-                dV[here] += xp.matmul(P_dropped.swapaxes(-1, -2), dO_rows)
-                dK[here] += xp.matmul(dS.swapaxes(-1, -2), Q1[..., :-1])
-                dQs += xp.matmul(dS, Kf[:, :, keys, :-1])
+                dV[here] += p.product(P_dropped.swapaxes(-1, -2), dO_rows)
+                dK[here] += p.product(dS.swapaxes(-1, -2), Q1[..., :-1])
+                dQs += p.product(dS, Kf[:, :, keys, :-1])
             dQs *= scale
             dQ[tile.batch, tile.heads, :, queries] = p.unfolded(dQs, tile)
 

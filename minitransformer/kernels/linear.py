@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import ELEMENTS, Array, array_module, blocks, even_blocks, run_blocks
+from ..backend import ELEMENTS, Array, array_module, blocks, cublas, even_blocks, run_blocks
 from .elementwise import unbroadcast
 
 ROWS = 512  # at least, of one block of a large product: each block packs the other factor again
@@ -36,10 +36,11 @@ def product(a: Array, b: Array, out: Array | None = None, *, bias: Array | None 
     """
     xp = array_module(a)
     if xp is not np:
-        out = xp.matmul(a, b, out=out)
-        if bias is not None:
-            out += bias
-        return out
+        if bias is None:
+            return cublas.product(a, b, out)
+        out = xp.empty((len(a), b.shape[1]), a.dtype) if out is None else out
+        out[...] = bias  # to which cuBLAS adds, so that half precision is rounded once
+        return cublas.product(a, b, out, accumulate=True)
     if a.dtype == np.float16:
         wide_bias = None if bias is None else bias.astype(np.float32)
         wide = product(a.astype(np.float32), b.astype(np.float32), bias=wide_bias)

@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from minitransformer.backend import cublas
+
+from . import fake_cublas
 from .shim import Program
 
 NAMES = json.loads((Path(__file__).parent / "cupy_names.json").read_text())
@@ -66,11 +69,11 @@ class ndarray:
 
     @property
     def data(self) -> Any:
-        return types.SimpleNamespace(ptr=self._a.ctypes.data)
+        return types.SimpleNamespace(ptr=fake_cublas.address(self._a))
 
     @property
     def device(self) -> Any:
-        return types.SimpleNamespace(id=0)
+        return Device(0)
 
     def __len__(self) -> int:
         return len(self._a)
@@ -289,6 +292,16 @@ class RawModule:
         return run
 
 
+class Device(contextlib.nullcontext[None]):
+    """The one pretended device."""
+
+    compute_capability = "90"
+
+    def __init__(self, number: int = 0) -> None:
+        super().__init__()
+        self.id = number
+
+
 def make() -> types.ModuleType:
     """Return a module to stand in for ``cupy``."""
     cupy = _module("cupy", "", np)
@@ -302,11 +315,17 @@ def make() -> types.ModuleType:
                  "inf", "nan", "pi", "finfo", "iinfo", "dtype", "broadcast_shapes"):  # fmt: skip
         setattr(cupy, name, getattr(np, name))
     cupy.RawModule = RawModule  # type: ignore[attr-defined]
+    cupy.__version__ = fake_cublas.NAMES["cupy"]  # type: ignore[attr-defined]
     runtime = types.SimpleNamespace(
-        getDeviceCount=lambda: 1, getDevice=lambda: 0, CUDARuntimeError=RuntimeError
+        getDeviceCount=lambda: 1,
+        getDevice=lambda: 0,
+        CUDARuntimeError=RuntimeError,
+        **fake_cublas.NAMES["runtime"],
     )
     cupy.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=runtime, Device=lambda i: contextlib.nullcontext()
+        runtime=runtime,
+        Device=Device,
+        device=types.SimpleNamespace(get_cublas_handle=lambda: fake_cublas.HANDLE),
     )
     return cupy
 
@@ -315,11 +334,23 @@ def make() -> types.ModuleType:
 def installed() -> Iterator[types.ModuleType]:
     """Let ``import cupy`` find the stand-in."""
     ndarray.__module__ = "cupy"
-    before = sys.modules.get("cupy")
-    sys.modules["cupy"] = module = make()
+    libraries = types.ModuleType("cupy_backends.cuda.libs")
+    libraries.cublas = fake_cublas.make()  # type: ignore[attr-defined]
+    pretended = {"cupy": make(), "cupy_backends.cuda.libs": libraries}
+    pretended |= {name: types.ModuleType(name) for name in ("cupy_backends", "cupy_backends.cuda")}
+    before = {name: sys.modules.get(name) for name in pretended}
+    sys.modules.update(pretended)
+    if before["cupy"] is not None:  # what is known of a real device is not true of this one
+        cublas._bindings.cache_clear()
     try:
-        yield module
+        with synchronising():
+            cublas._bindings(0)  # its self-test looks at values
+        yield pretended["cupy"]
     finally:
-        del sys.modules["cupy"]
-        if before is not None:
-            sys.modules["cupy"] = before
+        if before["cupy"] is not None:
+            cublas._bindings.cache_clear()
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
