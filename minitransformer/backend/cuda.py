@@ -17,7 +17,9 @@ import numpy as np
 
 from .arrays import Array
 
-_SIGNATURE = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)', re.S)
+_SIGNATURE = re.compile(
+    r'extern "C" __global__ void\s+(?:__launch_bounds__\(\w+\)\s+)?(\w+)\(([^)]*)\)', re.S
+)
 _SCALARS = {
     "int": np.int32,
     "long long": np.int64,
@@ -26,13 +28,18 @@ _SCALARS = {
     "u64": np.uint64,
 }
 _NULL = np.uint64(0)
-_STORAGE = {"float32": "float", "float16": "__half"}
-_HEADERS = {"float": "", "__half": "#include <cuda_fp16.h>\n"}
+_STORAGE = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+_HEADERS = {
+    "float": "",
+    "__half": "#include <cuda_fp16.h>\n",
+    "__nv_bfloat16": "#include <cuda_bf16.h>\n",
+}
 _POINTERS = {
     "float": "float32",
     "long long": "int64",
     "unsigned": "uint32",
     "unsigned char": "bool",
+    "strided_bool": "bool",
 }
 
 
@@ -63,7 +70,7 @@ def _module(path: Path, storage: str, defines: tuple[tuple[str, int], ...]) -> A
 
 def launch(
     path: Path, kernel: str, grid: tuple[int, ...], threads: int, *arguments: Any,
-    dtype: Any = np.float32, **defines: int,
+    dtype: Any = np.float32, shared: int = 0, **defines: int,
 ) -> None:  # fmt: skip
     """Start a kernel of the file `path`.
 
@@ -82,6 +89,8 @@ def launch(
         value is a 0-d NumPy array of its layout.
     dtype : dtype
         The storage type, ``scalar`` in the source.
+    shared : int
+        Bytes of shared memory of a block, besides what the source declares.
     **defines : int
         Constants to compile in.
 
@@ -90,15 +99,16 @@ def launch(
     TypeError
         If an argument is not what the declaration says.
     """
-    function, converters = _prepared(path, kernel, dtype, tuple(defines.items()))
+    function, converters = _prepared(path, kernel, dtype, shared, tuple(defines.items()))
     if len(converters) != len(arguments):
         raise TypeError(f"{kernel} takes {len(converters)} arguments, found {len(arguments)}")
-    function(grid, (threads,), tuple([convert(a) for convert, a in zip(converters, arguments)]))
+    values = tuple([convert(a) for convert, a in zip(converters, arguments)])
+    function(grid, (threads,), values, shared_mem=shared)
 
 
 @functools.cache
 def _prepared(
-    path: Path, kernel: str, dtype: Any, defines: tuple[tuple[str, int], ...]
+    path: Path, kernel: str, dtype: Any, shared: int, defines: tuple[tuple[str, int], ...]
 ) -> tuple[Any, list[Callable[[Any], Any]]]:
     """Return a compiled kernel and what converts each of its arguments, once per kernel.
 
@@ -106,19 +116,23 @@ def _prepared(
     """
     module = _module(path, _STORAGE[np.dtype(dtype).name], tuple(sorted(defines)))
     parameters = signatures(path.read_text())[kernel]
-    return module.get_function(kernel), [_converter(kernel, p, dtype) for p in parameters]
+    function = module.get_function(kernel)
+    if shared:
+        function.max_dynamic_shared_size_bytes = shared  # more than 48 KiB must be asked for
+    return function, [_converter(kernel, p, dtype) for p in parameters]
 
 
 def _converter(kernel: str, parameter: str, dtype: Any) -> Callable[[Any], Any]:
     kind = parameter.removeprefix("const ").rsplit(" ", 1)[0]
     if "*" not in parameter:
         return _SCALARS.get(kind, _structure)
+    strided = kind.startswith("strided")  # the kernel gets the strides too
     expected = np.dtype(_POINTERS.get(kind, dtype))
 
     def pointer(value: Any) -> Any:
         if value is None:
             return _NULL
-        if value.dtype != expected or not value.flags.c_contiguous:
+        if value.dtype != expected or not (strided or value.flags.c_contiguous):
             raise TypeError(
                 f"{kernel}: {parameter} needs a contiguous {expected} array, found {value.dtype}"
             )

@@ -52,8 +52,8 @@ class _Problem:
     ) -> None:  # fmt: skip
         self.xp = xp = array_module(Q)
         self.product: Any = np.matmul if xp is np else cublas.product
-        if Q.dtype == np.float16 and xp is np:  # faster on a CPU, and exacter
-            Q, K, V = (x.astype(np.float32) for x in (Q, K, V))
+        if Q.dtype.itemsize == 2 and not cuda.attention_fits(Q, K, V, mask, dropout_p):
+            Q, K, V = (x.astype(np.float32) for x in (Q, K, V))  # exacter, faster on a CPU
             if mask is not None and mask.dtype != bool:
                 mask = mask.astype(np.float32)
         *batch, H, L, E = Q.shape
@@ -343,6 +343,11 @@ def attention_forward(
     p = _Problem(Q, K, V, mask, is_causal, scale, dropout_p, key)
     B, G, R, L, S = p.size
     Ev = V.shape[-1]
+    options = (is_causal, scale, dropout_p, key, mask_gradient)
+    if cuda.attention_fits(Q, K, V, mask, dropout_p):
+        O, lse = cuda.attention_forward(p.Q, p.K, p.V, p.mask, scale, is_causal)
+        out = O.reshape(Q.shape)
+        return out, (Q, K, V, mask, out, lse, options)
     O = xp.empty((B, G, R, L, Ev), Q.dtype)
     lse = xp.empty((B, G, R, L, 1), p.dtype)
     zero, one, never = (p.dtype.type(c) for c in (0, 1, -math.inf))
@@ -381,12 +386,9 @@ def attention_forward(
         O[tile.batch, tile.heads, :, tile.queries] = p.unfolded(o, tile)
         lse[tile.batch, tile.heads, :, tile.queries] = p.unfolded(row_lse, tile)
 
-    if cuda.attention_fits(Q, K, V, mask, dropout_p):
-        cuda.attention_forward(p.Q, p.K, p.V, p.mask, O, lse, scale, is_causal)
-    elif O.size or lse.size:
+    if O.size or lse.size:
         run_blocks(work, p.tiles())
     out = O.reshape(*Q.shape[:-1], Ev)
-    options = (is_causal, scale, dropout_p, key, mask_gradient)
     return out, (Q, K, V, mask, out, lse, options)
 
 
@@ -400,6 +402,10 @@ def attention_backward(
     B, G, R, L, S = p.size
     Ev = V.shape[-1]
     O5, dO5 = (x.reshape(B, G, R, L, Ev).astype(p.dtype, copy=False) for x in (out, dO))
+    if cuda.attention_fits(Q, K, V, mask, dropout_p):
+        arrays = p.Q, p.K, p.V, p.mask, dO5, O5, lse
+        dQ, dK, dV = cuda.attention_backward(*arrays, scale, is_causal)
+        return dQ.reshape(Q.shape), dK.reshape(K.shape), dV.reshape(V.shape), None
     dQ = xp.empty(p.Q.shape, p.dtype)
     dK, dV = xp.zeros(p.K.shape, p.dtype), xp.zeros(p.V.shape, p.dtype)
     dmask = None
@@ -444,10 +450,7 @@ def attention_backward(
             dQs *= scale
             dQ[tile.batch, tile.heads, :, queries] = p.unfolded(dQs, tile)
 
-    if cuda.attention_fits(Q, K, V, mask, dropout_p):
-        arrays = p.Q, p.K, p.V, p.mask, dO5, O5, lse, dQ, dK, dV
-        cuda.attention_backward(*arrays, scale, is_causal)
-    elif dQ.size or dK.size or dV.size:
+    if dQ.size or dK.size or dV.size:
         run_blocks(work, p.tiles(whole_queries=True))
     if dmask is not None:
         dmask = unbroadcast(dmask.reshape(*Q.shape[:-1], S), mask.shape)

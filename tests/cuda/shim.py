@@ -25,6 +25,7 @@ _TYPES = {
     "unsigned": ctypes.c_uint,
     "u64": ctypes.c_ulonglong,
 }
+STORAGE = {"float": "float32", "__half": "float16", "__nv_bfloat16": "bfloat16"}
 _built = Path(tempfile.mkdtemp(prefix="minitransformer-shim-"))
 
 
@@ -42,13 +43,13 @@ class Program:
         defines: Mapping[str, Any] = {},
         mistakes: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        common = (SOURCES / "common.cuh").read_text()
-        source = source.replace('#include "common.cuh"', common)
-        source = source.replace("#pragma once", "")
+        source = re.sub(r"#include <cuda_\w+\.h>\n", "", source)  # their types are in shim.h
+        source = _with_headers(source, set())
         for old, new in mistakes:
             assert old in source, f"nothing to spoil: {old!r} is not in the source"
             source = source.replace(old, new, 1)
         self.kernels = signatures(source)
+        self.scalar = STORAGE[str(defines.get("SCALAR", "float"))]
         doors = "\n".join(_door(name, p) for name, p in self.kernels.items())
         flags = [f"-D{key}={value}" for key, value in defines.items()]
         text = f'#include "shim.h"\n{source}\n{doors}\n'
@@ -66,22 +67,36 @@ class Program:
         self.library = ctypes.CDLL(str(library))
 
     def __call__(
-        self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any, seed: int = 0
-    ) -> None:
+        self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any, shared: int = 0,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
         parameters = self.kernels[name]
         assert len(parameters) == len(arguments), f"{name} takes {parameters}"
-        converted = [_convert(p, a) for p, a in zip(parameters, arguments)]
+        converted = [_convert(p, a, self.scalar) for p, a in zip(parameters, arguments)]
         door = getattr(self.library, f"run_{name}")
         door.restype = ctypes.c_char_p
         x, y = (*grid, 1)[:2]
-        fault = door(*map(ctypes.c_uint, (x, y, threads, seed)), *converted)
+        fault = door(*map(ctypes.c_uint, (x, y, threads, shared, seed)), *converted)
         if fault:
             raise RuntimeError(f"{name}: {fault.decode()}")
 
 
-def compiled(file: str, mistakes: tuple[tuple[str, str], ...] = ()) -> Program:
+def compiled(file: str, mistakes: tuple[tuple[str, str], ...] = (), **defines: Any) -> Program:
     """Compile one of the package's files, spoiled or not."""
-    return Program((SOURCES / file).read_text(), mistakes=mistakes)
+    return Program((SOURCES / file).read_text(), defines=defines, mistakes=mistakes)
+
+
+def _with_headers(source: str, seen: set[str]) -> str:
+    """Return `source` with the package's own headers written out, each once."""
+
+    def header(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in seen:
+            return ""
+        seen.add(name)
+        return _with_headers((SOURCES / name).read_text().replace("#pragma once", ""), seen)
+
+    return re.sub(r'#include "(\w+\.cuh)"', header, source)
 
 
 def _door(name: str, parameters: list[str]) -> str:
@@ -89,13 +104,14 @@ def _door(name: str, parameters: list[str]) -> str:
     names = ", ".join(re.findall(r"(\w+)$", p)[0] for p in parameters)
     return (
         f'extern "C" const char *run_{name}(unsigned shim_x, unsigned shim_y, '
-        f"unsigned shim_threads, unsigned shim_seed, {', '.join(parameters)}) {{\n"
-        f"  return shim::run(dim3{{shim_x, shim_y, 1}}, shim_threads, shim_seed, "
-        f"[=] {{ {name}({names}); }});\n}}"
+        "unsigned shim_threads, unsigned shim_shared, unsigned shim_seed, "
+        f"{', '.join(parameters)}) {{\n"
+        f"  return shim::run(dim3{{shim_x, shim_y, 1}}, shim_threads, shim_shared, "
+        f"shim_seed, [=] {{ {name}({names}); }});\n}}"
     )
 
 
-def _convert(parameter: str, value: Any) -> Any:
+def _convert(parameter: str, value: Any, scalar: str) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.names:  # a structure, by value
         assert value.nbytes <= 4096 - 64, "a kernel takes 4 KiB of arguments"
 
@@ -106,11 +122,13 @@ def _convert(parameter: str, value: Any) -> Any:
     if "*" in parameter:
         if value is None:
             return ctypes.c_void_p(None)
-        assert isinstance(value, np.ndarray) and value.flags.c_contiguous, parameter
+        assert isinstance(value, np.ndarray), parameter
+        assert value.flags.c_contiguous or "strided" in parameter, parameter
         kind = parameter.removeprefix("const ").split("*")[0].strip()
-        expected = {"scalar": "float32", "float": "float32", "long long": "int64",
-                    "unsigned": "uint32", "unsigned char": "uint8"}[kind]  # fmt: skip
-        assert value.dtype == expected or (kind == "unsigned char" and value.dtype == bool), (
+        expected = {"scalar": scalar, "strided": scalar, "float": "float32", "long long": "int64",
+                    "unsigned": "uint32", "unsigned char": "uint8",
+                    "strided_bool": "uint8"}[kind]  # fmt: skip
+        assert value.dtype == expected or (expected == "uint8" and value.dtype == bool), (
             f"{parameter} got {value.dtype}"
         )
         return ctypes.c_void_p(value.ctypes.data)

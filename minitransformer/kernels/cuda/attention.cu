@@ -1,211 +1,326 @@
-// Flash attention, the exact float32 rung: tiles in shared memory, online softmax, no atomics.
+// Flash attention on the ordinary cores, exact float32: the lower rung, which takes any type, any
+// strides and any E up to HEAD. The upper one, attention_mma.cu, has the formulas' numbers in the
+// paper; attention.cuh the layout of a problem.
 //
-// Layout (B, H, L, E) for queries and (B, G, S, E) for keys and values, contiguous; R = H / G
-// query heads share a key-value head. E is at most HEAD. A row that sees no key gives zeros and
-// a log-sum-exp of -inf. Backward is three kernels (row dot, dK and dV, dQ), each of which owns
-// what it writes, so that repeats are bit-equal.
-#include "common.cuh"
+// A block owns TILE rows and walks over tiles of as many others. Its 128 threads are 8 × 16: a
+// thread has rows 4y ... 4y+3 and, of a tile of scores, columns x and x + 16; of an output,
+// columns 4x ... 4x+3 and the same 64 further on. So 16 bytes from shared memory serve 8 or 16
+// products. The 16 threads that share rows are half a warp: no barrier between the scores and
+// their use. Rows are HEAD + 4 floats apart, so that those of 8 threads start in different banks.
+#include "attention.cuh"
 
 #ifndef HEAD
-#define HEAD 64
+#define HEAD 64  // E rounded up to a multiple of 64
 #endif
-#define TILE 32  // queries and keys of a tile; the block has TILE × WARPS threads
-#define WARPS 4
-#define COLUMNS ((HEAD + WARP - 1) / WARP)  // entries of a head that one lane holds
+#define TILE 32
+#define THREADS 128
+#define PITCH (HEAD + 4)
+#define NEXT (TILE + 4)     // from one row of scores to the next
+#define COLUMNS (HEAD / 64)  // fours of an output row that a thread has
 
-__device__ inline bool visible(int query, int key, int S, int causal, const unsigned char *mask,
-                               long long mask_row) {
-  if (key >= S || (causal && key > query)) return false;
-  return !mask || mask[mask_row + key];
-}
-
-// Copy rows start ... start + TILE of an (n, E) matrix to shared memory, zeros beyond its end.
-__device__ inline void fetch(float (*tile)[HEAD + 1], const scalar *matrix, int start, int n, int E) {
-  for (int i = threadIdx.x; i < TILE * HEAD; i += blockDim.x) {
+// Copy rows first ... first + TILE of an (n, E) matrix to shared memory, zeros beyond its edges.
+__device__ inline void fetch(float *tile, const scalar *matrix, long long stride, int first, int n,
+                             int E) {
+  for (int i = threadIdx.x; i < TILE * HEAD; i += THREADS) {
     int row = i / HEAD, column = i % HEAD;
-    bool inside = start + row < n && column < E;
-    tile[row][column] = inside ? load(matrix, (long long)(start + row) * E + column) : 0.0f;
+    bool inside = first + row < n && column < E;
+    tile[row * PITCH + column] = inside ? load(matrix, (first + row) * stride + column) : 0.0f;
   }
 }
 
-__device__ inline float dot(const float *a, const float *b) {
-  float sum = 0.0f;
-  for (int e = 0; e < HEAD; ++e) sum += a[e] * b[e];
-  return sum;
+__device__ inline float4 four(const float *p) { return *(const float4 *)p; }
+
+// c = A Bᵀ: this thread's 4 rows of A against its 2 rows of B.
+__device__ inline void multiply_rows(float (&c)[4][2], const float *A, const float *B) {
+  int y = threadIdx.x / 16, x = threadIdx.x % 16;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) c[i][0] = c[i][1] = 0.0f;
+#pragma unroll 4
+  for (int e = 0; e < HEAD; e += 4) {
+    float4 b[2] = {four(B + x * PITCH + e), four(B + (x + 16) * PITCH + e)};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float4 a = four(A + (4 * y + i) * PITCH + e);
+#pragma unroll
+      for (int j = 0; j < 2; ++j)
+        c[i][j] += a.x * b[j].x + a.y * b[j].y + a.z * b[j].z + a.w * b[j].w;
+    }
+  }
 }
 
-// One warp owns TILE / WARPS query rows; its lanes own the keys of a tile, then the entries of V.
-extern "C" __global__ void attention_forward(const scalar *Q, const scalar *K, const scalar *V,
-                                             const unsigned char *mask, scalar *O, float *lse, int H,
-                                             int G, int L, int S, int E, float scale,
-                                             int causal) {
-  __shared__ float q[TILE][HEAD + 1], k[TILE][HEAD + 1], v[TILE][HEAD + 1];
-  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  int head = blockIdx.y, b = head / H, g = (head % H) / (H / G);
-  int start = blockIdx.x * TILE;
-  const scalar *keys = K + ((long long)b * G + g) * S * E, *values = V + ((long long)b * G + g) * S * E;
-  fetch(q, Q + (long long)head * L * E, start, L, E);
+__device__ inline void add_scaled(float4 &sum, float weight, float4 v) {
+  sum.x += weight * v.x;
+  sum.y += weight * v.y;
+  sum.z += weight * v.z;
+  sum.w += weight * v.w;
+}
 
-  float m[TILE / WARPS], l[TILE / WARPS], o[TILE / WARPS][COLUMNS];
-  for (int r = 0; r < TILE / WARPS; ++r) {
-    m[r] = -INFINITY;
-    l[r] = 0.0f;
-    for (int c = 0; c < COLUMNS; ++c) o[r][c] = 0.0f;
-  }
-  int stop = causal && start + TILE < S ? start + TILE : S;
-  for (int first = 0; first < stop; first += TILE) {
-    __syncthreads();
-    fetch(k, keys, first, S, E);
-    fetch(v, values, first, S, E);
-    __syncthreads();
-    for (int r = 0; r < TILE / WARPS; ++r) {
-      int row = warp * (TILE / WARPS) + r, query = start + row;
-      bool seen = query < L && visible(query, first + lane, S, causal, mask,
-                                       ((long long)head * L + query) * S);
-      float s = seen ? scale * dot(q[row], k[lane]) : -INFINITY;
-      float top = fmaxf(m[r], warp_max(s));
-      float base = top == -INFINITY ? 0.0f : top;
-      float p = seen ? expf(s - base) : 0.0f;
-      float decay = expf(m[r] - base);
-      l[r] = l[r] * decay + warp_sum(p);
-      m[r] = top;
-      for (int c = 0; c < COLUMNS; ++c) o[r][c] *= decay;
-      for (int j = 0; j < TILE; ++j) {
-        float weight = __shfl_sync(FULL, p, j);
-        if (weight == 0.0f) continue;  // a NaN in a hidden value stays hidden
-        for (int c = 0; c < COLUMNS; ++c)
-          if (lane + c * WARP < HEAD) o[r][c] += weight * v[j][lane + c * WARP];
+__device__ inline float finite(float x) { return fabsf(x) < INFINITY ? x : 0.0f; }
+
+// c += P B for this thread's 4 rows; P, of half a warp, goes through shared memory.
+__device__ inline void accumulate(float4 (&c)[4][COLUMNS], const float (&P)[4][2], float *scores,
+                                  const float *B, bool careful = false) {
+  int y = threadIdx.x / 16, x = threadIdx.x % 16;
+  __syncwarp();  // others may still read what was there
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int j = 0; j < 2; ++j) scores[(4 * y + i) * NEXT + x + 16 * j] = P[i][j];
+  __syncwarp();
+#pragma unroll 2
+  for (int k = 0; k < TILE; k += 4) {
+    float4 weights[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) weights[i] = four(scores + (4 * y + i) * NEXT + k);
+#pragma unroll
+    for (int e = 0; e < COLUMNS; ++e) {
+      const float *rows = B + k * PITCH + 64 * e + 4 * x;
+      float4 b[4] = {four(rows), four(rows + PITCH), four(rows + 2 * PITCH),
+                     four(rows + 3 * PITCH)};
+      if (careful)
+        for (float4 &v : b) v = {finite(v.x), finite(v.y), finite(v.z), finite(v.w)};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        add_scaled(c[i][e], weights[i].x, b[0]);
+        add_scaled(c[i][e], weights[i].y, b[1]);
+        add_scaled(c[i][e], weights[i].z, b[2]);
+        add_scaled(c[i][e], weights[i].w, b[3]);
       }
     }
   }
-  for (int r = 0; r < TILE / WARPS; ++r) {
-    int query = start + warp * (TILE / WARPS) + r;
-    if (query >= L) continue;
-    long long row = (long long)head * L + query;
-    for (int c = 0; c < COLUMNS; ++c)
-      if (lane + c * WARP < E)
-        store(O, row * E + lane + c * WARP, l[r] == 0.0f ? 0.0f : o[r][c] / l[r]);
-    if (lane == 0) lse[row] = l[r] == 0.0f ? -INFINITY : m[r] + logf(l[r]);
+}
+
+__device__ inline void clear(float4 (&c)[4][COLUMNS]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int e = 0; e < COLUMNS; ++e) c[i][e] = {0.0f, 0.0f, 0.0f, 0.0f};
+}
+
+__device__ inline bool has_nan(const float4 (&row)[COLUMNS]) {
+  bool nan = false;
+#pragma unroll
+  for (int e = 0; e < COLUMNS; ++e) {
+    float sum = row[e].x + row[e].y + row[e].z + row[e].w;  // inf - inf is worth a second look
+    nan = nan || sum != sum;
+  }
+  return nan;
+}
+
+// Write scale · row to `out`.
+__device__ inline void write_row(const float4 (&row)[COLUMNS], float scale, scalar *out, int E) {
+  int x = threadIdx.x % 16;
+#pragma unroll
+  for (int e = 0; e < COLUMNS; ++e) {
+    float values[4] = {row[e].x, row[e].y, row[e].z, row[e].w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (64 * e + 4 * x + i < E) store(out, 64 * e + 4 * x + i, scale * values[i]);
   }
 }
 
-// D = rowsum(dO O): one warp a row.
-extern "C" __global__ void attention_backward_dot(const scalar *dO, const scalar *O, float *D, long long rows,
-                                                  int E) {
-  long long row = (long long)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
-  float sum = 0.0f;
-  if (row < rows)
-    for (int e = threadIdx.x % WARP; e < E; e += WARP)
-      sum += load(dO, row * E + e) * load(O, row * E + e);
-  sum = warp_sum(sum);
-  if (row < rows && threadIdx.x % WARP == 0) D[row] = sum;
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attention_forward(const strided *Q, const strided *K, const strided *V,
+                      const strided_bool *mask, strided *O, float *lse, Problem p) {
+  DYNAMIC_SHARED(memory);
+  float *q = (float *)memory, *k = q + TILE * PITCH, *v = k + TILE * PITCH;
+  float *scores = v + TILE * PITCH;
+  int y = threadIdx.x / 16, x = threadIdx.x % 16, L = p.L, S = p.S, E = p.E;
+  int tiles = (L + TILE - 1) / TILE, head = blockIdx.x / tiles, b = head / p.H, h = head % p.H;
+  int start = (tiles - 1 - (int)blockIdx.x % tiles) * TILE;  // under a causal mask longest first
+  int stop = p.causal ? min(S, start + TILE) : S;
+  float c = p.scale * LOG2E;
+  Q = head_of(Q, p.Q, b, h);
+  K = head_of(K, p.K, b, h / p.R);
+  V = head_of(V, p.V, b, h / p.R);
+  Sight sight = sight_of(p, mask, b, h);
+  fetch(q, Q, p.Q.row, start, L, E);
+
+  float m[4], l[4];
+  float4 o[4][COLUMNS];
+  clear(o);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    m[i] = -INFINITY;
+    l[i] = 0.0f;
+  }
+  for (int first = 0; first < stop; first += TILE) {
+    __syncthreads();
+    fetch(k, K, p.K.row, first, S, E);
+    fetch(v, V, p.V.row, first, S, E);
+    __syncthreads();
+    float s[4][2];
+    multiply_rows(s, q, k);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float top = m[i];
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        bool seen = visible(sight, min(start + 4 * y + i, L - 1), first + x + 16 * j);
+        s[i][j] = seen ? c * s[i][j] : -INFINITY;
+        top = fmaxf(top, s[i][j]);
+      }
+      for (int other = 8; other > 0; other /= 2)
+        top = fmaxf(top, __shfl_xor_sync(FULL, top, other));
+      float base = top == -INFINITY ? 0.0f : top, decay = exp2f(m[i] - base);
+      s[i][0] = exp2f(s[i][0] - base);
+      s[i][1] = exp2f(s[i][1] - base);
+      l[i] = l[i] * decay + s[i][0] + s[i][1];
+      m[i] = top;
+#pragma unroll
+      for (int e = 0; e < COLUMNS; ++e) {
+        float4 &sum = o[i][e];
+        sum = {sum.x * decay, sum.y * decay, sum.z * decay, sum.w * decay};
+      }
+    }
+    accumulate(o, s, scores, v);
+  }
+
+  O = head_of(O, p.O, b, h);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    int query = start + 4 * y + i;
+    for (int other = 8; other > 0; other /= 2) l[i] += __shfl_xor_sync(FULL, l[i], other);
+    if (query < L) {
+      write_row(o[i], l[i] == 0.0f ? 0.0f : 1.0f / l[i], O + query * p.O.row, E);
+      if (x == 0)
+        lse[(long long)head * L + query] =
+            l[i] == 0.0f ? -INFINITY : m[i] / LOG2E + logf(l[i]);
+    }
+    // a NaN that the weights do not explain: see careful_row
+    unsigned doubtful = __ballot_sync(FULL, query < L && l[i] == l[i] && has_nan(o[i]));
+    for (int half = 0; half < 2; ++half) {
+      int again = start + 4 * (y / 2 * 2 + half) + i;
+      if (doubtful >> 16 * half & 0xffff)
+        careful_row(Q + again * p.Q.row, K, p.K.row, V, p.V.row, sight, again, E, c,
+                    O + again * p.O.row);
+    }
+  }
 }
 
-// P = exp(S - lse) and dS = P (dP - D) of one pair; zeros where the key is hidden.
-__device__ inline void weight_and_slope(bool seen, const float *q, const float *k, const float *v,
-                                        const float *dout, float lse, float D, float scale,
-                                        float *p, float *ds) {
-  *p = seen ? expf(scale * dot(q, k) - lse) : 0.0f;
-  *ds = seen ? *p * (dot(dout, v) - D) : 0.0f;
+// D = rowsum(dO ∘ O): one warp a row.
+extern "C" __global__ void attention_backward_dot(const strided *dO, const strided *O, float *D,
+                                                  long long rows, Problem p) {
+  long long row = (long long)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  if (row >= rows) return;  // with all of its warp
+  int b = row / p.L / p.H, h = row / p.L % p.H, query = row % p.L;
+  dO = head_of(dO, p.dO, b, h) + query * p.dO.row;
+  O = head_of(O, p.O, b, h) + query * p.O.row;
+  float sum = 0.0f;
+  for (int e = threadIdx.x % WARP; e < p.E; e += WARP) sum += load(dO, e) * load(O, e);
+  sum = warp_sum(sum);
+  if (threadIdx.x % WARP == 0) D[row] = sum;
 }
 
 // dK = scale dSᵀ Q and dV = Pᵀ dO: a block owns a tile of keys and walks over all queries of
 // all R heads that share it.
-extern "C" __global__ void attention_backward_keys(const scalar *Q, const scalar *K, const scalar *V,
-                                                   const unsigned char *mask, const scalar *dO,
-                                                   const float *lse, const float *D, scalar *dK, scalar *dV,
-                                                   int H, int G, int L, int S, int E, float scale,
-                                                   int causal) {
-  __shared__ float q[TILE][HEAD + 1], dout[TILE][HEAD + 1], k[TILE][HEAD + 1], v[TILE][HEAD + 1];
-  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  int b = blockIdx.y / G, g = blockIdx.y % G, R = H / G, first = blockIdx.x * TILE;
-  long long group = (long long)blockIdx.y * S * E;
-  fetch(k, K + group, first, S, E);
-  fetch(v, V + group, first, S, E);
-  float dk[TILE / WARPS][COLUMNS], dv[TILE / WARPS][COLUMNS];
-  for (int r = 0; r < TILE / WARPS; ++r)
-    for (int c = 0; c < COLUMNS; ++c) dk[r][c] = dv[r][c] = 0.0f;
-
-  for (int member = 0; member < R; ++member) {
-    long long head = (long long)b * H + g * R + member;
-    for (int start = causal ? first : 0; start < L; start += TILE) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attention_backward_keys(const strided *Q, const strided *K, const strided *V,
+                            const strided_bool *mask, const strided *dO, const float *lse,
+                            const float *D, strided *dK, strided *dV, Problem p) {
+  DYNAMIC_SHARED(memory);
+  float *k = (float *)memory, *v = k + TILE * PITCH, *q = v + TILE * PITCH;
+  float *dout = q + TILE * PITCH, *scores = dout + TILE * PITCH;
+  int y = threadIdx.x / 16, x = threadIdx.x % 16, L = p.L, S = p.S, E = p.E, G = p.H / p.R;
+  int tiles = (S + TILE - 1) / TILE, b = blockIdx.x / tiles / G, g = blockIdx.x / tiles % G;
+  int first = (int)blockIdx.x % tiles * TILE;
+  float c = p.scale * LOG2E;
+  fetch(k, head_of(K, p.K, b, g), p.K.row, first, S, E);
+  fetch(v, head_of(V, p.V, b, g), p.V.row, first, S, E);
+  float4 dk[4][COLUMNS], dv[4][COLUMNS];
+  clear(dk);
+  clear(dv);
+  for (int h = g * p.R; h < (g + 1) * p.R; ++h) {
+    Sight sight = sight_of(p, mask, b, h);
+    long long line = ((long long)b * p.H + h) * L;
+    for (int start = p.causal ? first : 0; start < L; start += TILE) {
       __syncthreads();
-      fetch(q, Q + head * L * E, start, L, E);
-      fetch(dout, dO + head * L * E, start, L, E);
+      fetch(q, head_of(Q, p.Q, b, h), p.Q.row, start, L, E);
+      fetch(dout, head_of(dO, p.dO, b, h), p.dO.row, start, L, E);
       __syncthreads();
-      int query = start + lane;
-      for (int r = 0; r < TILE / WARPS; ++r) {
-        int row = warp * (TILE / WARPS) + r;
-        bool seen = query < L && visible(query, first + row, S, causal, mask,
-                                         (head * L + query) * S);
-        float p, ds;
-        weight_and_slope(seen, q[lane], k[row], v[row], dout[lane],
-                         query < L ? lse[head * L + query] : 0.0f,
-                         query < L ? D[head * L + query] : 0.0f, scale, &p, &ds);
-        for (int j = 0; j < TILE; ++j) {
-          float weight = __shfl_sync(FULL, p, j), slope = __shfl_sync(FULL, ds, j);
-          for (int c = 0; c < COLUMNS; ++c)
-            if (lane + c * WARP < HEAD) {
-              dv[r][c] += weight * dout[j][lane + c * WARP];
-              dk[r][c] += slope * q[j][lane + c * WARP];
-            }
+      float weights[4][2], slopes[4][2];
+      multiply_rows(weights, k, q);
+      multiply_rows(slopes, v, dout);
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        int query = start + x + 16 * j;
+        float base = query < L ? lse[line + query] * LOG2E : 0.0f;
+        float dot = query < L ? D[line + query] : 0.0f;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          bool seen = query < L && visible(sight, query, first + 4 * y + i);
+          weights[i][j] = seen && base != -INFINITY ? exp2f(c * weights[i][j] - base) : 0.0f;
+          slopes[i][j] = seen ? weights[i][j] * (slopes[i][j] - dot) : 0.0f;
         }
       }
+      accumulate(dv, weights, scores, dout);
+      accumulate(dk, slopes, scores, q);
     }
   }
-  for (int r = 0; r < TILE / WARPS; ++r) {
-    int key = first + warp * (TILE / WARPS) + r;
-    if (key >= S) continue;
-    for (int c = 0; c < COLUMNS; ++c)
-      if (lane + c * WARP < E) {
-        store(dK, group + (long long)key * E + lane + c * WARP, scale * dk[r][c]);
-        store(dV, group + (long long)key * E + lane + c * WARP, dv[r][c]);
-      }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    int key = first + 4 * y + i;
+    long long row = (((long long)b * S + key) * G + g) * E;
+    if (key < S) write_row(dk[i], p.scale, dK + row, E);
+    if (key < S) write_row(dv[i], 1.0f, dV + row, E);
   }
 }
 
 // dQ = scale dS K: a block owns a tile of queries and walks over the keys.
-extern "C" __global__ void attention_backward_queries(const scalar *Q, const scalar *K, const scalar *V,
-                                                      const unsigned char *mask, const scalar *dO,
-                                                      const float *lse, const float *D, scalar *dQ,
-                                                      int H, int G, int L, int S, int E,
-                                                      float scale, int causal) {
-  __shared__ float q[TILE][HEAD + 1], dout[TILE][HEAD + 1], k[TILE][HEAD + 1], v[TILE][HEAD + 1];
-  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  int head = blockIdx.y, b = head / H, g = (head % H) / (H / G), start = blockIdx.x * TILE;
-  long long group = ((long long)b * G + g) * S * E;
-  fetch(q, Q + (long long)head * L * E, start, L, E);
-  fetch(dout, dO + (long long)head * L * E, start, L, E);
-  float dq[TILE / WARPS][COLUMNS];
-  for (int r = 0; r < TILE / WARPS; ++r)
-    for (int c = 0; c < COLUMNS; ++c) dq[r][c] = 0.0f;
-
-  int stop = causal && start + TILE < S ? start + TILE : S;
-  for (int first = 0; first < stop; first += TILE) {
-    __syncthreads();
-    fetch(k, K + group, first, S, E);
-    fetch(v, V + group, first, S, E);
-    __syncthreads();
-    for (int r = 0; r < TILE / WARPS; ++r) {
-      int row = warp * (TILE / WARPS) + r, query = start + row;
-      long long line = (long long)head * L + query;
-      bool seen = query < L && visible(query, first + lane, S, causal, mask, line * S);
-      float p, ds;
-      weight_and_slope(seen, q[row], k[lane], v[lane], dout[row], query < L ? lse[line] : 0.0f,
-                       query < L ? D[line] : 0.0f, scale, &p, &ds);
-      for (int j = 0; j < TILE; ++j) {
-        float slope = __shfl_sync(FULL, ds, j);
-        if (slope == 0.0f) continue;
-        for (int c = 0; c < COLUMNS; ++c)
-          if (lane + c * WARP < HEAD) dq[r][c] += slope * k[j][lane + c * WARP];
-      }
-    }
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attention_backward_queries(const strided *Q, const strided *K, const strided *V,
+                               const strided_bool *mask, const strided *dO, const float *lse,
+                               const float *D, strided *dQ, Problem p) {
+  DYNAMIC_SHARED(memory);
+  float *q = (float *)memory, *dout = q + TILE * PITCH, *k = dout + TILE * PITCH;
+  float *v = k + TILE * PITCH, *scores = v + TILE * PITCH;
+  int y = threadIdx.x / 16, x = threadIdx.x % 16, L = p.L, S = p.S, E = p.E;
+  int tiles = (L + TILE - 1) / TILE, head = blockIdx.x / tiles, b = head / p.H, h = head % p.H;
+  int start = (tiles - 1 - (int)blockIdx.x % tiles) * TILE;
+  int stop = p.causal ? min(S, start + TILE) : S;
+  float c = p.scale * LOG2E;
+  Sight sight = sight_of(p, mask, b, h);
+  fetch(q, head_of(Q, p.Q, b, h), p.Q.row, start, L, E);
+  fetch(dout, head_of(dO, p.dO, b, h), p.dO.row, start, L, E);
+  float base[4], dot[4];
+  float4 dq[4][COLUMNS];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    long long line = (long long)head * L + min(start + 4 * y + i, L - 1);
+    base[i] = lse[line] * LOG2E;
+    dot[i] = D[line];
   }
-  for (int r = 0; r < TILE / WARPS; ++r) {
-    int query = start + warp * (TILE / WARPS) + r;
-    if (query >= L) continue;
-    for (int c = 0; c < COLUMNS; ++c)
-      if (lane + c * WARP < E)
-        store(dQ, ((long long)head * L + query) * E + lane + c * WARP, scale * dq[r][c]);
+  // A NaN in the sum: once more, with zeros for the infinities and NaN among the keys, which a
+  // slope of zero would not keep away. Where a query sees one, its slopes are NaN already.
+  for (int careful = 0; careful < 2; ++careful) {
+    clear(dq);
+    for (int first = 0; first < stop; first += TILE) {
+      __syncthreads();
+      fetch(k, head_of(K, p.K, b, h / p.R), p.K.row, first, S, E);
+      fetch(v, head_of(V, p.V, b, h / p.R), p.V.row, first, S, E);
+      __syncthreads();
+      float weights[4][2], slopes[4][2];
+      multiply_rows(weights, q, k);
+      multiply_rows(slopes, dout, v);
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          bool seen = visible(sight, min(start + 4 * y + i, L - 1), first + x + 16 * j);
+          float weight = base[i] != -INFINITY ? exp2f(c * weights[i][j] - base[i]) : 0.0f;
+          slopes[i][j] = seen ? weight * (slopes[i][j] - dot[i]) : 0.0f;
+        }
+      accumulate(dq, slopes, scores, k, careful);
+    }
+    bool nan = false;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) nan = nan || has_nan(dq[i]);
+    if (!__syncthreads_or(nan)) break;
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    int query = start + 4 * y + i;
+    if (query < L)
+      write_row(dq[i], p.scale, dQ + (((long long)b * L + query) * p.H + h) * E, E);
   }
 }

@@ -15,6 +15,10 @@ typedef scalar strided;  // where a kernel takes the strides along, and rows nee
 #define INFINITY __int_as_float(0x7f800000)
 #endif
 
+#ifdef __CUDACC__  // memory of a block whose size the launch gives
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+#endif
+
 #define WARP 32
 #define FULL 0xffffffffu
 
