@@ -272,12 +272,15 @@ class RawModule:
 
     def __init__(self, code: str, options: tuple[str, ...]) -> None:
         defines = dict(o[2:].split("=") for o in options if o.startswith("-D"))
-        if defines["SCALAR"] != "float":
-            raise NotImplementedError("the shim stores float32 alone")
         self.program = Program(code, defines=defines)
 
     def get_function(self, name: str) -> Any:
-        def run(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        def run(
+            grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...],
+            *, shared_mem: int = 0,
+        ) -> None:  # fmt: skip
+            asked = getattr(run, "max_dynamic_shared_size_bytes", 48 << 10)
+            assert shared_mem <= asked, f"{shared_mem} bytes of shared memory, {asked} allowed"
             if not all(
                 isinstance(a, (ndarray, np.generic)) or (a.ndim == 0 and a.dtype.names)
                 for a in arguments
@@ -287,7 +290,7 @@ class RawModule:
                 a._a if isinstance(a, ndarray) else None if a.dtype == np.uint64 and "*" in p else a
                 for a, p in zip(arguments, self.program.kernels[name])
             ]
-            self.program(name, grid[:2], block[0], *plain)
+            self.program(name, grid[:2], block[0], *plain, shared=shared_mem)
 
         return run
 
