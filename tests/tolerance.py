@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minitransformer.backend import is_floating, limits
+
 FACTOR = {"forward": 2.0, "backward": 3.0}
 ROUNDINGS = 4.0
 
@@ -28,7 +30,7 @@ def largest_error(found: np.ndarray, exact: np.ndarray) -> float:
 
 def relative_rounding(dtype: np.dtype) -> float:
     """Machine epsilon of a floating dtype."""
-    return float(np.finfo(dtype).eps)
+    return float(limits(dtype).eps)
 
 
 def _same_pattern(name: str, ours: np.ndarray, exact: np.ndarray) -> None:
@@ -71,7 +73,7 @@ def allowance(
     # A naive form that broke down excuses nothing.
     of_naive = ratio * max((error for error in errors if np.isfinite(error)), default=0.0)
     # Below the smallest normal number roundings are absolute, not relative.
-    tiny = float(np.finfo(dtype).smallest_subnormal)
+    tiny = float(limits(dtype).smallest_subnormal)
     # The truth itself carries a naive error where it is no wider than the result.
     factor = FACTOR[kind] + (1.0 if dtype == np.float64 else 0.0)
     return factor * of_naive + ROUNDINGS * (relative_rounding(dtype) * scale + tiny)
@@ -126,7 +128,7 @@ def assert_close(
         return 0.0
     if exact.dtype != np.float64:
         raise AssertionError(f"{name}: the reference is {exact.dtype}, not float64")
-    if ours.dtype.kind != "f" or naive.dtype.kind != "f":
+    if not (is_floating(ours.dtype) and is_floating(naive.dtype)):
         raise AssertionError(f"{name}: dtypes {ours.dtype} and {naive.dtype} are not floating")
     if relative_rounding(naive.dtype) < relative_rounding(ours.dtype):
         raise AssertionError(f"{name}: dtype {ours.dtype}, while the naive form has {naive.dtype}")

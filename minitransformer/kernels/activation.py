@@ -7,9 +7,12 @@ applies them to blocks in cache.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..backend import Array, array_module, map_blocks
 from . import cuda
@@ -136,11 +139,25 @@ def _silu_gradient(dy: Array, x: Array) -> Array:
     return slope
 
 
+def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
+    """Return the formula that works on half precision in float32 and rounds once, at the end."""
+
+    @functools.wraps(formula)
+    def wide(*arrays: Array) -> Array:
+        dtype = arrays[0].dtype
+        if dtype.itemsize > 2:
+            return formula(*arrays)
+        y: Array = formula(*(a.astype(np.float32) for a in arrays)).astype(dtype)
+        return y
+
+    return wide
+
+
 ACTIVATIONS = {
-    "relu": Activation(_relu, _relu_gradient),
-    "gelu": Activation(_gelu, _gelu_gradient),
-    "gelu_tanh": Activation(_gelu_tanh, _gelu_tanh_gradient),
-    "silu": Activation(_silu, _silu_gradient),
+    "relu": Activation(_in_float32(_relu), _in_float32(_relu_gradient)),
+    "gelu": Activation(_in_float32(_gelu), _in_float32(_gelu_gradient)),
+    "gelu_tanh": Activation(_in_float32(_gelu_tanh), _in_float32(_gelu_tanh_gradient)),
+    "silu": Activation(_in_float32(_silu), _in_float32(_silu_gradient)),
 }
 
 

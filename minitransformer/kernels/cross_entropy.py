@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module, run_rows
+from ..backend import Array, accumulator, array_module, is_floating, run_rows
 from . import cuda
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -27,7 +27,7 @@ def _check(
         raise ValueError(
             f"cross_entropy: weight has shape {class_weight.shape}; {V} classes need ({V},)"
         )
-    if target.dtype.kind == "f":
+    if is_floating(target.dtype):
         if target.shape != (N, V):
             raise ValueError(
                 f"cross_entropy: target probabilities have shape {target.shape}, logits {(N, V)}"
@@ -108,11 +108,11 @@ def cross_entropy_forward(
     """
     _check(logits, target, class_weight, ignore_index, label_smoothing, reduction)
     xp = array_module(logits)
-    wide = np.dtype(np.float32) if logits.dtype == np.float16 else logits.dtype
+    wide = accumulator(logits.dtype)
     N, V = logits.shape
     top, lse = xp.empty((2, N, 1), wide)  # log-sum-exp of the logits less their largest
     losses = xp.empty(N, wide)
-    hard = target.dtype.kind != "f"
+    hard = not is_floating(target.dtype)
     counted: Any = (target != ignore_index) if hard else None
     w = None if class_weight is None else class_weight.astype(wide, copy=False)
     uniform = label_smoothing / V
@@ -168,7 +168,7 @@ def cross_entropy_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, 
     logits, target, w, top, lse, counted, share, smoothing, ignore_index = saved
     xp = array_module(logits)
     N, V = logits.shape
-    hard = target.dtype.kind != "f"
+    hard = not is_floating(target.dtype)
     scale = xp.broadcast_to(xp.asarray(dout if share is None else dout * share), (N,))
     dlogits = xp.empty_like(logits, order="C")
     dtarget: Any = None if hard else xp.empty_like(target, order="C")

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ..backend import Array, array_module, device_of, run_blocks, to_device
+from ..backend import Array, accumulator, array_module, device_of, run_blocks, to_device
 
 Operand: TypeAlias = Any  # an array or a Python number
 Saved: TypeAlias = tuple[Any, ...]
@@ -57,7 +57,7 @@ def unbroadcast(dout: Array, shape: tuple[int, ...]) -> Array:
     repeated = tuple(
         i for i in range(dout.ndim) if i < leading or shape[i - leading] != dout.shape[i]
     )
-    wide = np.float32 if dout.dtype == np.float16 else None
+    wide = accumulator(dout.dtype)
     total: Array = dout.sum(axis=repeated, dtype=wide).astype(dout.dtype, copy=False)
     return total.reshape(shape)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from ..backend import Array, array_module, row_blocks, run_blocks, run_rows
+from ..backend import Array, accumulator, array_module, row_blocks, run_blocks, run_rows
 from . import cuda
 
 
@@ -28,11 +26,6 @@ def flat_rows(x: Array, normalized_ndim: int) -> Array:
     """Return `x` as a matrix with one row per normalised vector."""
     width = math.prod(x.shape[x.ndim - normalized_ndim :])
     return x.reshape(math.prod(x.shape[: x.ndim - normalized_ndim]), width)
-
-
-def wide_type(x: Array) -> Any:
-    """Return the type to sum in: float32 for half precision, else the type of `x`."""
-    return np.float32 if x.dtype == np.float16 else x.dtype
 
 
 def layer_norm_forward(
@@ -90,7 +83,7 @@ def layer_norm_forward(
     """
     check_normalized("layer_norm", x, normalized_ndim, weight=weight, bias=bias)
     xp = array_module(x)
-    rows, wide = flat_rows(x, normalized_ndim), wide_type(x)
+    rows, wide = flat_rows(x, normalized_ndim), accumulator(x.dtype)
     gain = None if weight is None else weight.reshape(-1)
     shift = None if bias is None else bias.reshape(-1)
     y = xp.empty(rows.shape, x.dtype)

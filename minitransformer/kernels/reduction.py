@@ -1,6 +1,6 @@
 """Reductions over one axis, several, or all of them.
 
-``axis`` is an int, a tuple of ints, or None for all axes. float16 is summed in
+``axis`` is an int, a tuple of ints, or None for all axes. Half precision is summed in
 float32, as in PyTorch. Gradients spread back over the reduced axes as broadcast
 views, so a sum costs no memory on the way back.
 """
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import Array, accumulator, array_module
 from .elementwise import Saved, silent
 
 Axis: TypeAlias = "int | tuple[int, ...] | None"
@@ -54,9 +54,10 @@ def _spread(d: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
 
 
 def _sum(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
-    wide = np.float32 if x.dtype == np.float16 else None
+    # None leaves the type to NumPy and CuPy, which sum small integers in int64
+    wide = accumulator(x.dtype) if x.dtype.itemsize == 2 else None
     total: Array = x.sum(axis=axes, keepdims=keepdims, dtype=wide)
-    return total.astype(x.dtype) if wide else total
+    return total if wide is None else total.astype(x.dtype)
 
 
 def _count(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ..backend import Array, array_module, row_blocks, run_blocks, run_rows
-from .layer_norm import check_normalized, flat_rows, wide_type
+from ..backend import Array, accumulator, array_module, limits, row_blocks, run_blocks, run_rows
+from .layer_norm import check_normalized, flat_rows
 
 
 def rms_norm_forward(
@@ -58,8 +56,8 @@ def rms_norm_forward(
     """
     check_normalized("rms_norm", x, normalized_ndim, weight=weight)
     xp = array_module(x)
-    rows, wide = flat_rows(x, normalized_ndim), wide_type(x)
-    eps = float(np.finfo(x.dtype).eps) if eps is None else eps
+    rows, wide = flat_rows(x, normalized_ndim), accumulator(x.dtype)
+    eps = float(limits(x.dtype).eps) if eps is None else eps
     gain = None if weight is None else weight.reshape(-1)
     y = xp.empty(rows.shape, x.dtype)
     rstd = xp.empty((len(rows), 1), wide)
