@@ -87,6 +87,10 @@ class ndarray:
         if name in ("item", "tolist"):
             _wait(f".{name}()")
         value = getattr(self._a, name)
+        if _is_bfloat16(self._a):
+            if name not in _BFLOAT16_METHODS:
+                raise NotImplementedError(f"nobody vouches for cupy.ndarray.{name} of bfloat16")
+            value = _in_float32(self._a, name) if name in ("sum", "prod") else value
         if not callable(value):
             return _wrap(value) if isinstance(value, np.ndarray) else value
 
@@ -158,11 +162,50 @@ def _unwrap(value: Any) -> Any:
 def _checked(value: Any, args: Any, kwargs: Any) -> Any:
     """Wrap a result, after a look at its type: float64 out of float32 is a silent slowdown."""
     given = [a.dtype for a in _leaves((args, kwargs)) if isinstance(a, ndarray)]
-    narrow = any(d in (np.float16, np.float32) for d in given) and np.float64 not in given
+    halves = any(d.itemsize == 2 and d.kind in "fV" for d in given)
+    narrow = (halves or np.float32 in given) and np.float64 not in given
     for out in _leaves(value):
         if narrow and isinstance(out, (np.ndarray, np.generic)) and out.dtype == np.float64:
             raise TypeError(f"float64 out of {sorted(map(str, set(given)))}")
     return _wrap(value)
+
+
+def _is_bfloat16(a: Any) -> bool:
+    return isinstance(a, np.ndarray) and a.dtype.name == "bfloat16"
+
+
+# What NumPy does to bfloat16 as CuPy does: CuPy's ufuncs with a loop for it, and functions that
+# only move elements. `where` and `clip` have none and give float32; a Python float does, too.
+_BFLOAT16 = {
+    "abs", "absolute", "add", "ceil", "concatenate", "copyto", "cos", "divide", "equal", "exp",
+    "expand_dims", "flip", "floor", "full_like", "greater", "greater_equal", "isfinite", "isinf",
+    "isnan", "less", "less_equal", "log", "log1p", "maximum", "minimum", "moveaxis", "multiply",
+    "negative", "not_equal", "ones_like", "power", "reciprocal", "rint", "roll", "sign", "sin",
+    "sqrt", "square", "stack", "subtract", "take", "take_along_axis", "tanh", "true_divide",
+    "trunc", "zeros_like", "broadcast_to", "ascontiguousarray", "squeeze", "where", "clip",
+}  # fmt: skip
+_BFLOAT16_METHODS = {
+    "any", "all", "argmax", "argmin", "astype", "copy", "dtype", "fill", "flags", "get", "item",
+    "itemsize", "max", "min", "nbytes", "ndim", "prod", "ravel", "reshape", "shape", "size",
+    "squeeze", "strides", "sum", "swapaxes", "take", "tolist", "transpose", "view", "T",
+}  # fmt: skip
+
+
+def _bfloat16_result(name: str, result: Any) -> Any:
+    if name not in _BFLOAT16:
+        raise NotImplementedError(f"nobody vouches for cupy.{name} of bfloat16")
+    widened = name in ("where", "clip") and result.dtype.name == "bfloat16"
+    return result.astype(np.float32) if widened else result
+
+
+def _in_float32(a: np.ndarray, name: str) -> Any:
+    """A sum or product that is rounded once, at its end."""
+
+    def reduced(*args: Any, dtype: Any = None, **kwargs: Any) -> Any:
+        wide = getattr(a.astype(np.float32), name)(*args, **kwargs)
+        return np.asarray(wide).astype(dtype or a.dtype)
+
+    return reduced
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -192,6 +235,8 @@ class _Function:
         if self.name in SYNCHRONISING:
             _wait(f"cupy.{self.name}")
         result = self.function(*_unwrap(args), **_unwrap(kwargs))
+        if any(isinstance(a, ndarray) and _is_bfloat16(a._a) for a in _leaves((args, kwargs))):
+            result = _bfloat16_result(self.name, result)
         out = kwargs.get("out")
         return out if out is not None else _checked(result, args, kwargs)
 
@@ -208,7 +253,7 @@ def _empty(make: Any) -> Any:
     def filled(*args: Any, **kwargs: Any) -> ndarray:
         a = make(*_unwrap(args), **_unwrap(kwargs))
         a.fill(
-            np.nan if a.dtype.kind == "f" else np.iinfo(a.dtype).max if a.dtype.kind in "iu" else 1
+            np.nan if a.dtype.kind in "fV" else np.iinfo(a.dtype).max if a.dtype.kind in "iu" else 1
         )
         return ndarray(a)
 
@@ -225,6 +270,8 @@ def _operator(name: str) -> Any:
     function = getattr(np.ndarray, name)
 
     def operate(self: ndarray, *others: Any) -> Any:
+        if "matmul" in name and _is_bfloat16(self._a):
+            raise NotImplementedError("cupy.matmul of bfloat16 fails beyond two dimensions")
         result = function(self._a, *_unwrap(others))
         if result is NotImplemented:
             return NotImplemented
