@@ -7,6 +7,7 @@ the other. Only the log-sum-exp of each row is saved; backward makes the weights
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,6 +105,14 @@ class _Problem:
             for g in even_blocks(G, heads)
             for q in ([slice(0, L)] if whole_queries else reversed(queries))
         ]  # reversed: under a causal mask the last queries have most to do
+
+    def run(self, work: Callable[[_Tile], None], tiles: list[_Tile]) -> None:
+        """Do the tiles: a CPU's in threads, a GPU's in the thread whose stream they are for."""
+        if self.xp is np:
+            run_blocks(work, tiles)
+            return
+        for tile in tiles:
+            work(tile)
 
     def query_blocks(self) -> list[slice]:
         B, G, R, L, S = self.size
@@ -387,7 +396,7 @@ def attention_forward(
         lse[tile.batch, tile.heads, :, tile.queries] = p.unfolded(row_lse, tile)
 
     if O.size or lse.size:
-        run_blocks(work, p.tiles())
+        p.run(work, p.tiles())
     out = O.reshape(*Q.shape[:-1], Ev)
     return out, (Q, K, V, mask, out, lse, options)
 
@@ -451,7 +460,7 @@ def attention_backward(
             dQ[tile.batch, tile.heads, :, queries] = p.unfolded(dQs, tile)
 
     if dQ.size or dK.size or dV.size:
-        run_blocks(work, p.tiles(whole_queries=True))
+        p.run(work, p.tiles(whole_queries=True))
     if dmask is not None:
         dmask = unbroadcast(dmask.reshape(*Q.shape[:-1], S), mask.shape)
         dmask = dmask.astype(Q.dtype, copy=False)
