@@ -216,9 +216,7 @@ def _verify_target(options: argparse.Namespace, advance: Callable[[int, int], No
         return check_ledger(advance=advance)
     if target == "-":
         text = checking.decode(sys.stdin.buffer.read(checking.SIZE_LIMIT + 1), "standard input")
-        if "\n" not in text.strip() and "$" not in text:
-            return checking.check(text.strip(), options.against)
-        return checking.check_document(text, "standard input", options.against, advance=advance)
+        return checking.check_text(text, "standard input", options.against, advance=advance)
     if sandbox.split_target(target):
         if options.against is None:
             raise UsageError(f"{target}: say which card it should compute, --against CARD")

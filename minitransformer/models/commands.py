@@ -63,7 +63,11 @@ def add_commands(subparsers: Any) -> None:
     inspect = subparsers.add_parser(
         "inspect", help="architecture, parameters, memory and FLOPs of a checkpoint"
     )
-    inspect.add_argument("path", help="a file or directory")
+    checkpoint = inspect.add_mutually_exclusive_group(required=True)
+    checkpoint.add_argument("path", nargs="?", help="a file or directory")
+    checkpoint.add_argument(
+        "--model", metavar="PATH", help="the same, as the other commands say it"
+    )
     inspect.add_argument("--arrays", action="store_true", help="list every array")
     inspect.add_argument("--json", action="store_true", help="one JSON object")
     inspect.set_defaults(run=run_inspect)
@@ -502,7 +506,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     """
     from .inspection import describe
 
-    report = describe(args.path, arrays=args.arrays)
+    report = describe(args.path or args.model, arrays=args.arrays)
     if args.json:
         _write_json(report)
         return 0

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,12 @@ from minitransformer.verify.evaluate import FLOATS
 from minitransformer.verify.report import OUTCOME, Report
 from minitransformer.verify.verdict import Finding, Place, Verdict
 
+if TYPE_CHECKING:
+    from minitransformer.verify.extraction import Document
+
 SIZE_LIMIT = 10 << 20  # bytes of a document; a paper has a tenth of a megabyte
 FORMULA_LIMIT = 20_000  # characters of one formula
+MOST_LINES = 12  # that a note names
 # What makes a piece of mathematics a statement or a formula, and not the name of something.
 STATES = re.compile(r"[=+/<>≈(]|\\(frac|sum|prod|le|ge|approx)\b")
 Advance = Callable[[int, int], None]
@@ -122,6 +126,32 @@ def check_function(target: str, against: str, *, time_limit: float = 10.0) -> Re
     return _report(target, "function", (finding,), started, notes)
 
 
+def check_text(
+    text: str, name: str, against: str | None = None, *, advance: Advance | None = None
+) -> Report:
+    r"""Check a text that has no file: a formula as `check` does, anything else as a document.
+
+    Several lines, headings, fences, sentences or delimiters make a document.
+
+    Parameters
+    ----------
+    text, name, against, advance
+        As for `check_document`.
+
+    Examples
+    --------
+    >>> check_text("softmax(QK^T/\\sqrt{d_k})V", "standard input", "attention").kind
+    'formula'
+    >>> check_text("# Sizes\n\nSo $2 + 3 = 6$.", "standard input").findings[0].place.line
+    3
+    """
+    from minitransformer.verify.extraction import format_of
+
+    if format_of(text):
+        return check_document(text, name, against, advance=advance)
+    return check(text.strip(), against)
+
+
 def check_document(
     text: str, name: str, against: str | None = None, *, advance: Advance | None = None
 ) -> Report:
@@ -143,51 +173,52 @@ def check_document(
     Report
         A finding per claim. Ctrl-C ends early and keeps the findings there are.
     """
-    from minitransformer.verify import document
+    from minitransformer.verify.document import judged
+    from minitransformer.verify.extraction import read_document
 
     card = None if against is None else find_card(against)
     started = time.perf_counter()
+    document = read_document(text, name)
     findings: list[Finding] = []
     interrupted = False
     try:
-        for finding in document.findings(text, name, card=card, advance=advance):
+        for finding in judged(document, card=card, advance=advance):
             findings.append(finding)
     except KeyboardInterrupt:
         interrupted = True
     # Whoever interrupts wants to see what there is, not to wait for a witness.
-    notes = [] if interrupted else _left_out(text, name, findings)
+    notes = [] if interrupted else _left_out(document, findings)
     report = _report(name, "document", tuple(findings), started, notes, ask=not interrupted)
     return replace(report, interrupted=interrupted)
 
 
-def _left_out(text: str, name: str, findings: list[Finding]) -> list[str]:
-    """Say which formulas and code blocks of a document got no finding."""
-    from minitransformer.verify.extraction import read_document
+def _left_out(document: Document, findings: list[Finding]) -> list[str]:
+    """Say which formulas and code blocks of a document got no finding, and why if it is known."""
+    spoken = {
+        (f.place.cell, line)
+        for f in findings
+        for line in range(f.place.line, (f.place.end_line or f.place.line) + 1)
+    }
 
-    document = read_document(text, name)
-    places = [(f.place.line, f.place.end_line or f.place.line) for f in findings]
-
-    def spoken(first: int, last: int) -> bool:
-        return any(start <= last and end >= first for start, end in places)
+    def silent(first: int, last: int) -> bool:
+        spots = map(document.spot, range(first, last + 1))
+        return spoken.isdisjoint((spot.cell, spot.line) for spot in spots)
 
     formulas = [
         f.line
         for f in document.formulas
-        if STATES.search(f.text) and not spoken(f.line, f.end_line)
-    ]
-    codes = [c.line for c in document.codes if not spoken(c.line, c.line + c.text.count("\n"))]
-    notes = [
-        f"not checked: {len(lines)} {what}{'' if len(lines) == 1 else 's'}, line{_lines(lines)}"
-        for lines, what in ((formulas, "formula"), (codes, "code block"))
-        if lines
+        if STATES.search(f.text) and silent(f.line, f.end_line)
     ]  # fmt: skip
+    codes = [c.line for c in document.codes if silent(c.line, c.line + c.text.count("\n"))]
+    notes = []
+    for lines, what in ((sorted(set(formulas)), "formula"), (sorted(set(codes)), "code block")):
+        if lines:
+            more = ", …" if len(lines) > MOST_LINES else ""
+            said = document.say(lines[:MOST_LINES]) + more
+            notes.append(f"not checked: {len(lines)} {what}{'s' * (len(lines) > 1)}, {said}")
+    reasons = list(document.unread.items())[:MOST_LINES]
+    notes += [f"not checked: {document.say([line])}, {why}" for line, why in reasons]
     return [*notes, "prose is read only for claims of known kinds"] if document.prose else notes
-
-
-def _lines(lines: list[int]) -> str:
-    distinct = sorted(set(lines))
-    shown = ", ".join(map(str, distinct[:12])) + (", …" if len(distinct) > 12 else "")
-    return f"{'' if len(distinct) == 1 else 's'} {shown}"
 
 
 def check_file(

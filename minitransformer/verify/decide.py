@@ -428,7 +428,7 @@ def _untyped(typed: Typed, bound: Bound, card: Card, reading: str, full: bool) -
         reading,
         span=error_.span,
         detail=error_.symbol,
-        explanation=f"{sentence(str(error_))}; the text must say what it is.",
+        explanation=f"{sentence(error_.why)}.",
     )
 
 

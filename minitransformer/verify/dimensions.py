@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from minitransformer.verify.expression import Expr
+from minitransformer.verify.expression import UNSAID_AXIS, Expr
 
 Dims = tuple[str, ...]
 Span = tuple[int, int]
@@ -63,6 +63,10 @@ FUNCTION_ALIASES = {
     "softmax_column": "softmax_column",
     "softmax_columns": "softmax_column",
 }
+_GUESSED_AXIS = (
+    "without dim PyTorch warns and takes axis 0 of an array with one or three axes and axis 1 of "
+    "others, which is the last of two axes and not of three or four; write dim=-1"
+)
 REDUCTIONS = frozenset(["sum", "mean", "max", "min", "var", "std", "prod", "logsumexp", "rms"])
 
 
@@ -79,11 +83,12 @@ class IllTyped(Exception):
 class Unbound(Exception):
     """A symbol or function that nothing gives a meaning to."""
 
-    def __init__(self, symbol: str, span: Span, kind: str = "symbol"):
+    def __init__(self, symbol: str, span: Span, kind: str = "symbol", why: str = ""):
         super().__init__(f"{kind} {symbol} has no meaning here")
         self.symbol = symbol
         self.span = span
         self.kind = kind
+        self.why = why or f"{self}; the text must say what it is"
 
 
 @dataclass(frozen=True)
@@ -691,6 +696,8 @@ class Elaborator:
             elif word.value == "over" and str(value.value) in ("row", "rows", "col", "column"):
                 axis = 0 if str(value.value).startswith("col") else -1
                 along = True
+            elif value.op == "name" and value.value == UNSAID_AXIS:
+                raise Unbound(f"{e.value} without dim", e.span, "function", _GUESSED_AXIS)
             elif not (word.value == "over" and value.op == "number" and value.value == 1):
                 raise Unbound(f"{e.value} with {word.value}", e.span, "function")
             else:

@@ -80,7 +80,23 @@ def findings(
     >>> [f.verdict.value for f in findings("We see $2 + 3 = 6$ here.", "a.md")]
     ['FALSE']
     """
-    document = read_document(text, name)
+    yield from judged(read_document(text, name), card=card, advance=advance)
+
+
+def judged(
+    document: Document,
+    *,
+    card: Card | None = None,
+    advance: Callable[[int, int], None] | None = None,
+) -> Iterator[Finding]:
+    """Yield the `findings` of a document that is read, in the reader's lines."""
+    for finding in _judged(document, card, advance):
+        yield replace(finding, place=document.located(finding.place))
+
+
+def _judged(
+    document: Document, card: Card | None, advance: Callable[[int, int], None] | None
+) -> Iterator[Finding]:
     declarations = read_declarations(
         [(p.text, p.line, p.section) for p in document.prose],
         [(f.text, f.line, f.section) for f in document.formulas if f.display],
@@ -341,8 +357,9 @@ class _Judge:
                         self.document.name, second.line, second.formula.text,
                         second.formula.end_line,
                     ),
-                    explanation=f"{found.explanation} They stand in lines {first.line} and "
-                    f"{second.line}{', compared' + given if given else ''}.",
+                    explanation=f"{found.explanation} They stand in "
+                    f"{self.document.say([first.line, second.line], ' and ')}"
+                    f"{', compared' + given if given else ''}.",
                 )  # fmt: skip
 
     def usual_values(self, trees: list[Expr]) -> dict[str, Expr]:

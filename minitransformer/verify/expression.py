@@ -51,6 +51,9 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
+# What stands for the axis where PyTorch picks one, with a warning, by the number of axes.
+UNSAID_AXIS = "unsaid"
+
 
 @dataclass(frozen=True)
 class Expr:

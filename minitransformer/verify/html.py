@@ -121,7 +121,7 @@ def _row(index: int, finding: Finding) -> str:
     outcome = OUTCOME[finding.verdict]
     return (
         f'<tr class="{outcome}"><td class="place">'
-        f'<a href="#claim-{index}">line {finding.place.line}</a></td>'
+        f'<a href="#claim-{index}">{escape(finding.place.where)}</a></td>'
         f'<td class="formula">{_formula(finding, display=False)}</td>'
         f'<td class="verdict">{SIGN[outcome]} {finding.verdict.value}</td></tr>'
     )
@@ -131,6 +131,7 @@ def _article(index: int, finding: Finding, report: Report) -> str:
     outcome = OUTCOME[finding.verdict]
     detail = f" {{{escape(finding.detail)}}}" if finding.detail else ""
     against = f"<span>against <b>{escape(finding.card)}</b></span>" if finding.card else ""
+    place = f"{finding.place.file}, {finding.place.where}"
     recorded = ""
     if report.expected and report.expected[index] is not None:
         same = index not in report.deviations
@@ -140,7 +141,7 @@ def _article(index: int, finding: Finding, report: Report) -> str:
         f'<article class="{outcome}" id="claim-{index}"><header class="row">'
         f'<span class="verdict">{SIGN[outcome]} {finding.verdict.value}{detail}</span>{against}'
         f"{recorded}"
-        f'<span class="place">{escape(finding.place.file)}:{finding.place.line}</span></header>'
+        f'<span class="place">{escape(place)}</span></header>'
         f'<div class="formula-box">{_formula(finding, display=True)}</div>'
         f"{_facts(finding)}{_counterexample(finding)}{_repair(finding)}</article>"
     )

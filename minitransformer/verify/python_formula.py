@@ -8,7 +8,7 @@ import unicodedata
 import warnings
 from fractions import Fraction
 
-from minitransformer.verify.expression import Expr
+from minitransformer.verify.expression import UNSAID_AXIS, Expr
 from minitransformer.verify.tokenizer import FUNCTIONS, MAX_LENGTH, CannotParse, Span
 
 _MARKS = re.compile(
@@ -316,6 +316,9 @@ class _Reader:
     ) -> tuple[tuple[Expr, ...], list[Expr]]:
         """Write positional axes, flags and defaults of a library as keywords."""
         given = {str(k.value): k for k in keywords}
+        if self.picks_axis(name, args, given, method, library):
+            unsaid = Expr("name", (), UNSAID_AXIS, span)
+            return args, [*keywords, Expr("keyword", (unsaid,), "dim", span)]
         known = _OVER_AXIS_METHODS if method or library else _OVER_AXIS
         if name in ("var", "std"):
             given, args = self.variance(name, given, args, library, span)
@@ -344,6 +347,19 @@ class _Reader:
                 given[word] = Expr("keyword", (value,), word, value.span)
         given.pop("dtype", None)
         return args[:1], list(given.values())
+
+    def picks_axis(
+        self,
+        name: str,
+        args: tuple[Expr, ...],
+        given: dict[str, Expr],
+        method: bool,
+        library: str,
+    ) -> bool:
+        """Whether PyTorch picks a softmax's axis by the number of axes; NumPy has none."""
+        torch = library in ("torch", "nn", "F") or (method and self.library == "torch")
+        softmax = name.lower().replace("_", "") in ("softmax", "logsoftmax")
+        return torch and softmax and len(args) == 1 and not {"dim", "axis"} & set(given)
 
     def variance(
         self, name: str, given: dict[str, Expr], args: tuple[Expr, ...], library: str, span: Span

@@ -19,7 +19,9 @@ witnesses           versions of the independent oracles; ``null`` where not inst
 summary             numbers of claims: ``claims``, ``holds``, ``qualified``,
                     ``refuted``, ``undecided``, ``deviations`` (ledger only)
 findings            a list, in reading order, of:
-. place             ``file``, ``line`` (from 1), ``end_line`` or null, ``text``
+. place             ``file``, ``line`` (from 1), ``end_line`` or null, ``text``, and
+                    ``cell`` (``cell 3``, ``output of cell 3``) where the line is
+                    one of a notebook's cell, else null
 . verdict, outcome  a value of `Verdict`; its class in the summary
 . expected          the verdict the ledger records, null elsewhere
 . card              the trusted formula it was compared with, or null
@@ -118,6 +120,7 @@ SCHEMA: dict[str, Any] = {
                                 "file": _TEXT,
                                 "line": {"type": "integer", "minimum": 1},
                                 "end_line": {"type": ["integer", "null"]},
+                                "cell": {"type": ["string", "null"]},
                                 "text": _TEXT,
                             }
                         ),
@@ -414,7 +417,9 @@ def _blocks(
         head.append(f" {{{finding.detail}}}", style=STYLE[outcome])
     if finding.card:
         head.append(f"  against {finding.card}", style="dim")
-    head.append(f"  {finding.place.file}:{finding.place.line}", style="blue")
+    place = finding.place
+    where = f" {place.where}" if place.cell else f":{place.line}"
+    head.append(f"  {place.file}{where}", style="blue")
     if note:
         head.append(f"  ({note})", style="bold magenta" if deviates else "dim")
     yield head
@@ -487,6 +492,7 @@ def _finding_dict(finding: Finding, expected: str | None) -> dict[str, Any]:
             "file": place.file,
             "line": place.line,
             "end_line": place.end_line,
+            "cell": place.cell or None,
             "text": place.text,
         },
         "verdict": finding.verdict.value,

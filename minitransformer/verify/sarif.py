@@ -86,8 +86,9 @@ def _result(finding: Finding, index: int) -> dict[str, Any]:
     lines = [f"{label}: {text}" for label, text in lines_of(finding)]
     if finding.repair_latex:
         lines.append(f"repaired: {finding.repair_latex}")
-    region: dict[str, Any] = {"startLine": max(1, place.line), "snippet": {"text": place.text}}
-    if place.end_line is not None:
+    start = place.raw_line or max(1, place.line)
+    region: dict[str, Any] = {"startLine": start, "snippet": {"text": place.text}}
+    if place.end_line is not None and place.raw_line is None:
         region["endLine"] = place.end_line
     fingerprint = hashlib.sha256(f"{finding.verdict.value}\n{place.text}".encode()).hexdigest()
     path = PurePosixPath(place.file.replace("\\", "/"))

@@ -38,6 +38,13 @@ class Place:
     line: int
     text: str
     end_line: int | None = None
+    cell: str = ""  # of a notebook, whose lines are counted in it
+    raw_line: int | None = None  # the line of a notebook's file, for tools that open that
+
+    @property
+    def where(self) -> str:
+        """The line in words: ``line 3``, or ``cell 2 line 3`` of a notebook."""
+        return f"{self.cell} line {self.line}".lstrip()
 
 
 @dataclass(frozen=True)

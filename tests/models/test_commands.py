@@ -150,6 +150,7 @@ def test_inspect(models, run, name):
     report = json.loads(run("inspect", "--json", "--arrays", models / name))
     assert report["format"] == "safetensors" and report["parameters"] > 0
     text = run("inspect", models / name)
+    assert run("inspect", "--model", models / name) == text
     assert f"{report['parameters']:,}" in text and report["architecture"] in text
 
 

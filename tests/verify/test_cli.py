@@ -430,6 +430,41 @@ def test_standard_input(
     assert ("DIFFERENT-CERTIFIED" in out) == (status == 1)
 
 
+LINES = "S = Q K^T / d_k\nW = softmax(S)\n"
+ONE_FORMULA = "softmax(\n  Q K^T / \\sqrt{d_k}\n) V"
+PROSE = "The weights of attention are divided by the root of the size of a key.\n"
+NOTEBOOK = '{"cells": [{"cell_type": "markdown", "source": ["# T\\n", "$2 + 3 = 6$"]}]}'
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "shown"),
+    [
+        (LINES, "document", "standard input:"),
+        (ONE_FORMULA, "formula", "EQUAL-PROVED"),
+        (PROSE, "document", "nothing to check"),
+        ("# Heading\n\nsoftmax(QKᵀ/dₖ)V\n", "document", "standard input:3"),
+        ("See:\n\n```python\nx = 1\n```\n", "document", "not checked: 1 code block, line 4"),
+        ("import math\n\nx = 1\n", "document", "not checked: 1 code block, line 1"),
+        (NOTEBOOK, "document", "standard input cell 1 line 2"),
+    ],
+)
+def test_standard_input_is_a_formula_or_a_document(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    kind: str,
+    shown: str,
+) -> None:
+    for option in ((), ("--json",)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        _, out, err = run(capsys, "-", *option)
+        assert not err
+        if option:
+            assert json.loads(out)["kind"] == kind
+        else:
+            assert shown in out
+
+
 def test_ledger_is_as_recorded(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys)
     assert status == 0, out
@@ -480,8 +515,8 @@ def test_interrupt_keeps_what_is_done(
                 raise KeyboardInterrupt  # where a signal would arrive
             yield finding
 
-    findings = document.findings
-    monkeypatch.setattr(document, "findings", interrupted)
+    findings = document.judged
+    monkeypatch.setattr(document, "judged", interrupted)
     path = tmp_path / "long.md"
     path.write_text("\n".join(f"$$\n{WRONG} + {i} V\n$$\n\ntext\n" for i in range(30)))
     status, out, _ = run(capsys, str(path), "--json", "--html", str(tmp_path / "page.html"))

@@ -135,7 +135,7 @@ def notebook(*cells: dict[str, object]) -> str:
     return json.dumps({"cells": list(cells), "nbformat": 4, "metadata": {}}, indent=1)
 
 
-def test_notebooks_report_lines_of_the_file() -> None:
+def test_notebooks_name_the_cell_and_the_line_in_it() -> None:
     text = notebook(
         {"cell_type": "markdown", "source": ["# T\n", "\n", "where $α$ is\n", "$$x = y$$"]},
         {
@@ -143,14 +143,20 @@ def test_notebooks_report_lines_of_the_file() -> None:
             "source": "%pip install x\na = 1",
             "outputs": [{"text": ["loss: 2.5\n"]}],
         },
+        {"cell_type": "markdown", "source": "\n$2 + 3 = 6$"},
     )
     document = read_document(text, "a.ipynb")
     rows = text.split("\n")
-    for formula in document.formulas:
-        assert formula.text.replace("α", r"\u03b1") in rows[formula.line - 1]
-    assert [(c.text, c.language) for c in document.codes] == [
-        ("\na = 1", "python"), ("loss: 2.5\n", "output"),
+    spots = [document.spot(formula.line) for formula in document.formulas]
+    assert [(s.cell, s.line) for s in spots] == [("cell 1", 3), ("cell 1", 4), ("cell 3", 2)]
+    for formula, spot in zip(document.formulas, spots):
+        assert formula.text.replace("α", r"\u03b1") in rows[spot.raw_line - 1]
+    assert [(c.text, c.language, document.spot(c.line).cell) for c in document.codes] == [
+        ("\na = 1", "python", "cell 2"), ("loss: 2.5\n", "output", "output of cell 2"),
     ]  # fmt: skip
+    wrong = list(findings(text, "a.ipynb"))[-1]
+    assert (wrong.verdict.value, wrong.place.where) == ("FALSE", "cell 3 line 2")
+    assert "2 + 3 = 6" in rows[(wrong.place.raw_line or 0) - 1]
 
 
 def test_plain_text_takes_lines_that_are_formulas() -> None:

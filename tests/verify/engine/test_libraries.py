@@ -232,3 +232,18 @@ def test_a_difference_below_two_hundred_bits_is_seen(card, formula):
 
 def test_the_sample_variance_is_no_claim_about_layer_norm():
     assert match(r"s^2=\frac{1}{n-1}\sum_{i=1}^n(x_i-\bar x)^2") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "F.softmax(Q @ K.T / math.sqrt(d_k)) @ V",
+        "torch.softmax(Q @ K.T / math.sqrt(d_k)) @ V",
+        "nn.Softmax()(Q @ K.T / math.sqrt(d_k)) @ V",
+        "torch.matmul((Q @ K.T / math.sqrt(d_k)).softmax(), V)",
+    ],
+)
+def test_an_axis_that_pytorch_would_pick_is_asked_for(text: str) -> None:
+    found = decide(text, "attention")
+    assert found.verdict is Verdict.UNDER_SPECIFIED
+    assert found.detail == "softmax without dim" and "dim=-1" in found.explanation
