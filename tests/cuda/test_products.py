@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minitransformer as mt
-from minitransformer.backend import cublas
+from minitransformer.backend import Key, cublas
+from minitransformer.kernels import attention
+from minitransformer.kernels.attention import attention_backward, attention_forward
 from minitransformer.kernels.linear import linear_backward, linear_forward
 from tests.layouts import cast, mask_of_outside, problems
 
@@ -175,6 +178,9 @@ class TestPrecision:
             mt.set_float32_matmul_precision("exact")
         with pytest.raises(AttributeError, match="allow_tf16"):
             mt.backends.cuda.matmul.allow_tf16 = True
+        mt.backends.cudnn.allow_tf32 = True  # nanoGPT's line: accepted, and nothing to switch
+        assert mt.get_float32_matmul_precision() == "highest"
+        mt.backends.cudnn.allow_tf32 = False
 
     @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
     def test_half_precision_is_added_in_float32(self, kind: str, cupy: Any) -> None:
@@ -182,6 +188,12 @@ class TestPrecision:
         row[0, 0] = 2048
         out = there(np.empty((1, 1), np.float32))
         assert back(cublas.product(there(row), there(ones), out)) == 2048 + 63
+
+    @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+    def test_a_bias_is_added_before_rounding(self, kind: str, cupy: Any) -> None:
+        """2048 + 1 - 1: the sum of the products alone would lose its 1, and then one too many."""
+        x, weight, bias = (there(np.array(v, kind)) for v in ([[2048, 1]], [[1, 1]], [-1]))
+        assert back(linear_forward(x, weight, bias)[0]) == 2048
 
 
 class TestRefusals:
@@ -213,6 +225,27 @@ def test_small_views_are_copied_rather_than_called_for_one_by_one(cupy: Any) -> 
                for i in range(3))  # fmt: skip
     cublas.product(q, k.swapaxes(-1, -2))
     assert [v["batchCount"] for _, v in fake_cublas.CALLS] == [15]
+
+
+def test_tiles_of_attention_stay_in_one_thread(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy's device, stream and cuBLAS handle belong to a thread; another one has its own."""
+    Q, K, V, dO = np.random.default_rng(0).standard_normal((4, 2, 3, 9, 4)).astype(np.float32)
+    options = {"dropout_p": 0.25, "key": Key(1, 2, 3), "is_causal": True}
+    expected, saved = attention_forward(Q, K, V, None, **options)
+    gradients = attention_backward(dO, saved)
+    threads = set()
+
+    def product(*arrays: Any) -> Any:
+        threads.add(threading.get_ident())
+        return right(*arrays)
+
+    right = cublas.product
+    monkeypatch.setattr(cublas, "product", product)
+    monkeypatch.setattr(attention, "GPU_SCORES", 64)
+    out, saved = attention_forward(there(Q), there(K), there(V), None, **options)
+    for ours, host in zip((out, *attention_backward(there(dO), saved)[:3]), (expected, *gradients)):
+        np.testing.assert_allclose(back(ours), host, rtol=1e-4, atol=1e-5)
+    assert threads == {threading.get_ident()}
 
 
 Mistake = Callable[[dict[str, int]], None]
