@@ -31,6 +31,7 @@ MODULES = sorted(m.name for m in pkgutil.iter_modules([str(PACKAGE)]) if not m.i
 # where they are tested instead.
 ELSEWHERE = {
     "dropout": "test_regimes.py: draws random numbers, so no reference gives its values",
+    "residual_dropout": "test_regimes.py: likewise",
     "cast": "test_regimes.py: its output has another dtype by design",
 }
 
@@ -38,7 +39,10 @@ ELSEWHERE = {
 OURS_ALONE = {"feed_forward", "gated_feed_forward", "rotary"}
 
 # Formulas of papers; everything else is a definition from school.
-PUBLISHED = {name for name, case in CASES.items() if case.published} | {"dropout"}
+PUBLISHED = {name for name, case in CASES.items() if case.published} | {
+    "dropout",
+    "residual_dropout",
+}
 
 
 def forwards() -> dict[str, Callable[..., object]]:

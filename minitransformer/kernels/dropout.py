@@ -1,4 +1,4 @@
-"""Dropout from a stateless stream: the mask is drawn again in backward, never stored."""
+"""Dropout from a stateless stream, alone and added to a residual in the same pass."""
 
 from __future__ import annotations
 
@@ -25,30 +25,62 @@ def keep_threshold(p: float) -> int:
     return min(round(p * 2**32), 2**32 - 1)
 
 
+def keep_mask(p: float, key: Key, start: int, n: int, xp: Any = np) -> Array:
+    """Return which of the elements ``start .. start + n`` of the stream are kept, (n,) bool."""
+    if p == 1.0:  # the largest number of 32 bits would be kept
+        return xp.zeros(n, bool)
+    early = start % 8  # the stream is drawn from multiples of 8
+    bits = random_bits(key, early + n, start=start - early, xp=xp)[early:]
+    return bits >= np.uint32(keep_threshold(p))
+
+
+def select(x: Array, keep: Array, p: float, out: Array | None = None) -> Array:
+    """Return x · keep / (1 - p); the product is one of bits, so that a dropped NaN is a zero."""
+    xp = array_module(x)
+    y: Array = xp.multiply(x, x.dtype.type(0.0 if p == 1.0 else 1.0 / (1.0 - p)), out=out)
+    bits = y.view(f"i{x.dtype.itemsize}")
+    bits *= keep
+    return y
+
+
 def drop(x: Array, p: float, key: Key, start: int = 0) -> Array:
     """Return x · keep / (1 - p); element i of `x` meets element ``start + i`` of the stream."""
-    xp = array_module(x)
-    if p == 1.0:
-        return xp.zeros_like(x)
-    early = start % 8  # the stream is drawn from multiples of 8
-    bits = random_bits(key, early + x.size, start=start - early, xp=xp)[early:]
-    keep = bits >= np.uint32(keep_threshold(p))
-    return xp.where(keep.reshape(x.shape), x * x.dtype.type(1.0 / (1.0 - p)), x.dtype.type(0))
+    keep = keep_mask(p, key, start, x.size, array_module(x))
+    return select(x, keep.reshape(x.shape), p)
 
 
-def _drop_in_blocks(x: Array, p: float, key: Key) -> Array:
-    threshold = keep_threshold(p)
-    xp = array_module(x)
-    if cuda.fits(x) and p < 1.0:
-        return cuda.dropout(x, threshold, 1.0 / (1.0 - p), key)
+def _in_blocks(
+    x: Array, p: float, key: Key, *, residual: Array | None = None, mask: Array | None = None
+) -> tuple[Array, Array | None]:
+    """Return residual + x · keep / (1 - p), and which were kept, a bit each, if on the CPU.
+
+    There numbers cost far more than memory: what was drawn once is kept. On a GPU it is the
+    other way round, and `mask` is None.
+    """
+    threshold, xp = keep_threshold(p), array_module(x)
+    if cuda.fits(x, residual) and p < 1.0:
+        return cuda.residual_dropout(x, residual, threshold, 1.0 / (1.0 - p), key), None
     flat = xp.ascontiguousarray(x).reshape(-1)
-    out = xp.empty_like(flat)
+    rest = None if residual is None else xp.ascontiguousarray(residual).reshape(-1)
+    out, known = xp.empty_like(flat), mask is not None
+    if xp is np and mask is None:
+        mask = np.empty(-(-flat.size // 8), np.uint8)
 
     def work(b: slice) -> None:
-        out[b] = drop(flat[b], p, key, start=b.start)
+        n, octets = b.stop - b.start, slice(b.start // 8, -(-b.stop // 8))
+        if mask is None:
+            keep = keep_mask(p, key, b.start, n, xp)
+        elif known:
+            keep = np.unpackbits(mask[octets], count=n)
+        else:
+            keep = keep_mask(p, key, b.start, n)
+            mask[octets] = np.packbits(keep)
+        select(flat[b], keep, p, out[b])
+        if rest is not None:
+            out[b] += rest[b]
 
     run_blocks(work, blocks(flat.size, ELEMENTS if xp is np else max(8, flat.size)))
-    return out.reshape(x.shape)
+    return out.reshape(x.shape), mask
 
 
 def dropout_forward(x: Array, *, p: float, key: Key) -> tuple[Array, tuple[Any, ...]]:
@@ -68,7 +100,7 @@ def dropout_forward(x: Array, *, p: float, key: Key) -> tuple[Array, tuple[Any, 
     y : array
         As `x`.
     saved : tuple
-        `p` and the key: no mask is stored.
+        `p`, the key, and on the CPU which elements were kept, a bit each.
 
     Raises
     ------
@@ -90,9 +122,63 @@ def dropout_forward(x: Array, *, p: float, key: Key) -> tuple[Array, tuple[Any, 
     >>> sorted(set(y.round(4).tolist())), bool(200 < (y == 0).sum() < 300)
     ([0.0, 1.3333], True)
     """
-    return _drop_in_blocks(x, p, key), (p, key)
+    y, mask = _in_blocks(x, p, key)
+    return y, (p, key, mask)
 
 
 def dropout_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array]:
     """Return ``(dx,)``."""
-    return (_drop_in_blocks(dy, *saved),)
+    p, key, mask = saved
+    return (_in_blocks(dy, p, key, mask=mask)[0],)
+
+
+def residual_dropout_forward(
+    x: Array, residual: Array, *, p: float, key: Key
+) -> tuple[Array, tuple[Any, ...]]:
+    """Add what `dropout_forward` makes of `x` to `residual`, in one pass.
+
+    Parameters
+    ----------
+    x : array of any shape
+        What a block computed.
+    residual : array of that shape
+        What went around it.
+    p : float
+        Probability of a zero.
+    key : Key
+        Which random stream; element i of `x` meets element i of the stream.
+
+    Returns
+    -------
+    y : array
+        As `x`.
+    saved : tuple
+        As that of `dropout_forward`.
+
+    Raises
+    ------
+    ValueError
+        If `p` lies outside [0, 1].
+
+    Notes
+    -----
+    ``dx = dy ∘ keep / (1 - p)``, ``dresidual = dy``.
+
+    References
+    ----------
+    .. [1] Vaswani et al., "Attention is all you need", arXiv:1706.03762, section 5.4: dropout of
+       each sub-layer's output, before it is added to its input.
+
+    Examples
+    --------
+    >>> y, _ = residual_dropout_forward(np.ones(4), np.arange(4.0), p=1.0, key=Key(0))
+    >>> y.tolist()
+    [0.0, 1.0, 2.0, 3.0]
+    """
+    y, mask = _in_blocks(x, p, key, residual=residual)
+    return y, (p, key, mask)
+
+
+def residual_dropout_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array]:
+    """Return ``(dx, dresidual)``."""
+    return (*dropout_backward(dy, saved), dy)

@@ -21,6 +21,7 @@ import numpy as np
 from .. import nn
 from ..autograd import Tensor
 from ..nn import functional as F
+from ..nn.dropout import residual_dropout
 from .checkpoint import Checkpoint
 from .layers import (
     ACTIVATIONS,
@@ -197,9 +198,9 @@ class BertLayer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return (B, L, D) and, if `need_weights`, the (B, H, L, L) weights."""
         update, weights = self.attention(x, mask, need_weights)
-        x = self.attention_norm(x + F.dropout(update, self.dropout, self.training))
+        x = self.attention_norm(residual_dropout(x, update, self.dropout, self.training))
         update = feed_forward(x, self.intermediate, self.output, self.activation)
-        return self.output_norm(x + F.dropout(update, self.dropout, self.training)), weights
+        return self.output_norm(residual_dropout(x, update, self.dropout, self.training)), weights
 
 
 class _BertBase(PretrainedModel):

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from .. import nn
 from ..autograd import Tensor
 from ..nn import functional as F
+from ..nn.dropout import residual_dropout
 from .checkpoint import Checkpoint
 from .layers import (
     ACTIVATIONS,
@@ -214,12 +215,12 @@ class Block(nn.Module):
         """Return (B, L, D) and, if `need_weights`, the (B, H, L, S) weights."""
         if self.post_norm:
             update, weights = self.attn(x, attention_mask, cache, need_weights)
-            x = self.ln_1(x + F.dropout(update, self.dropout, self.training))
-            x = self.ln_2(x + F.dropout(self.mlp(x), self.dropout, self.training))
+            x = self.ln_1(residual_dropout(x, update, self.dropout, self.training))
+            x = self.ln_2(residual_dropout(x, self.mlp(x), self.dropout, self.training))
         else:
             update, weights = self.attn(self.ln_1(x), attention_mask, cache, need_weights)
-            x = x + F.dropout(update, self.dropout, self.training)
-            x = x + F.dropout(self.mlp(self.ln_2(x)), self.dropout, self.training)
+            x = residual_dropout(x, update, self.dropout, self.training)
+            x = residual_dropout(x, self.mlp(self.ln_2(x)), self.dropout, self.training)
         return x, weights
 
 

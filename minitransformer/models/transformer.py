@@ -26,6 +26,7 @@ from ..autograd import Tensor
 from ..backend import to_numpy
 from ..kernels.positional import sinusoidal
 from ..nn import functional as F
+from ..nn.dropout import residual_dropout
 from .checkpoint import Checkpoint
 from .layers import (
     ACTIVATIONS,
@@ -223,7 +224,7 @@ class _Layer(nn.Module):
         self.activation = config.activation
 
     def _add(self, x: Tensor, update: Tensor, norm: nn.LayerNorm) -> Tensor:
-        x = x + F.dropout(update, self.dropout, self.training)
+        x = residual_dropout(x, update, self.dropout, self.training)
         return x if self.pre_norm else norm(x)
 
     def _before(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:

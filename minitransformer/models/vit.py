@@ -24,6 +24,7 @@ from ..autograd import Tensor
 from ..autograd.shapes import cat
 from ..data.image import resize_weights
 from ..nn import functional as F
+from ..nn.dropout import residual_dropout
 from .checkpoint import Checkpoint, original_names
 from .layers import (
     ACTIVATIONS,
@@ -311,13 +312,14 @@ class ViTLayer(nn.Module):
     def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return (B, L, D) and, if `need_weights`, the (B, H, L, L) weights."""
         update, weights = self.attention(self.norm1(x), need_weights)
-        x = x + self._branch(update, self.layer_scale1)
+        x = self._add(x, update, self.layer_scale1)
         update = feed_forward(self.norm2(x), self.fc1, self.fc2, self.activation)
-        return x + self._branch(update, self.layer_scale2), weights
+        return self._add(x, update, self.layer_scale2), weights
 
-    def _branch(self, update: Tensor, scale: Tensor | None) -> Tensor:
-        update = F.dropout(update, self.dropout, self.training)
-        return update if scale is None else update * scale
+    def _add(self, x: Tensor, update: Tensor, scale: Tensor | None) -> Tensor:
+        if scale is None:
+            return residual_dropout(x, update, self.dropout, self.training)
+        return x + F.dropout(update, self.dropout, self.training) * scale
 
 
 class ViT(PretrainedModel):

@@ -1,8 +1,10 @@
-"""Dropout as a module."""
+"""Dropout as a module, and before a residual sum."""
 
 from __future__ import annotations
 
-from ..autograd import Tensor
+from ..autograd import Tensor, record
+from ..backend import next_key
+from ..kernels import dropout as _dropout
 from . import functional as F
 from .module import Module
 
@@ -44,3 +46,39 @@ class Dropout(Module):
     def extra_repr(self) -> str:
         """Settings."""
         return f"p={self.p}, inplace={self.inplace}"
+
+
+def residual_dropout(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
+    """Return ``residual + dropout(x)``: one kernel, with dropout's random numbers.
+
+    Parameters
+    ----------
+    residual : float Tensor
+    x : float Tensor
+    p : float
+        Probability of a zero.
+    training : bool
+        False adds `x` as it is.
+
+    Returns
+    -------
+    Tensor
+
+    Examples
+    --------
+    >>> import minitransformer as mt
+    >>> residual_dropout(mt.ones(2), mt.ones(2), 1.0, training=True).tolist()
+    [1.0, 1.0]
+    """
+    alike = residual.shape == x.shape and residual.dtype == x.dtype
+    if not training or p == 0.0 or not alike:
+        return residual + F.dropout(x, p, training)
+    total: Tensor = record(
+        _dropout.residual_dropout_forward,
+        _dropout.residual_dropout_backward,
+        x,
+        residual,
+        p=p,
+        key=next_key(),
+    )
+    return total

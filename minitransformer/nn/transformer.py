@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from . import init
 from .activation import GELU, ReLU, SiLU
 from .attention import MultiheadAttention
 from .container import ModuleList
-from .dropout import Dropout
+from .dropout import Dropout, residual_dropout
 from .linear import Linear
 from .module import Module
 from .normalization import LayerNorm
@@ -52,18 +53,41 @@ def _kernel_activation(activation: Callable[[Tensor], Tensor]) -> str | None:
 
 def _untouched(module: Module, kind: type[Module]) -> bool:
     """Whether calling `module` does what `kind` does: nothing replaced or hooked."""
-    return type(module) is kind and not (
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+    return (
+        type(module) is kind
+        and "forward" not in vars(module)
+        and not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
     )
 
 
 class _Layer(Module):
-    """What encoder and decoder layers share: the feed-forward block."""
+    """What encoder and decoder layers share: residual sums and the feed-forward block."""
 
     linear1: Linear
     linear2: Linear
     dropout: Dropout
     activation: Callable[[Tensor], Tensor]
+
+    def _add(self, residual: Tensor, block: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """residual + block(*inputs), the sum in one kernel with the dropout that ends the block.
+
+        Users replace blocks, in subclasses or on one layer, with methods that take PyTorch's
+        arguments alone: a block that is not from here gets no residual to add.
+        """
+        if isinstance(block, types.MethodType) and block.__func__.__globals__ is globals():
+            return block(*inputs, residual=residual)
+        return residual + block(*inputs)
+
+    @staticmethod
+    def _drop(dropout: Module, x: Tensor, residual: Tensor | None) -> Tensor:
+        """dropout(x), added to the residual if there is one.
+
+        A dropout that is hooked, or that somebody put in the place of ours, is called.
+        """
+        if residual is not None and isinstance(dropout, Dropout) and _untouched(dropout, Dropout):
+            return residual_dropout(residual, x, dropout.p, dropout.training)
+        out: Tensor = dropout(x)
+        return out if residual is None else residual + out
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         fused = _kernel_activation(self.activation)
@@ -167,15 +191,21 @@ class TransformerEncoderLayer(_Layer):
         -------
         Tensor of src's shape
         """
+        masks = (src_mask, src_key_padding_mask, is_causal)
         x = src
         if self.norm_first:
-            x = x + self._sa_block(self.norm1(x), src_mask, src_key_padding_mask, is_causal)
-            return x + self._ff_block(self.norm2(x))
-        x = self.norm1(x + self._sa_block(x, src_mask, src_key_padding_mask, is_causal))
-        return self.norm2(x + self._ff_block(x))
+            x = self._add(x, self._sa_block, self.norm1(x), *masks)
+            return self._add(x, self._ff_block, self.norm2(x))
+        x = self.norm1(self._add(x, self._sa_block, x, *masks))
+        return self.norm2(self._add(x, self._ff_block, x))
 
     def _sa_block(
-        self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        padding: Tensor | None,
+        is_causal: bool = False,
+        residual: Tensor | None = None,
     ) -> Tensor:
         x, _ = self.self_attn(
             x,
@@ -186,10 +216,10 @@ class TransformerEncoderLayer(_Layer):
             attn_mask=mask,
             is_causal=is_causal,
         )
-        return self.dropout1(x)
+        return self._drop(self.dropout1, x, residual)
 
-    def _ff_block(self, x: Tensor) -> Tensor:
-        return self.dropout2(self._feed_forward(x))
+    def _ff_block(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self._drop(self.dropout2, self._feed_forward(x), residual)
 
 
 class TransformerDecoderLayer(_Layer):
@@ -294,15 +324,20 @@ class TransformerDecoderLayer(_Layer):
         cross_masks = (memory_mask, memory_key_padding_mask, memory_is_causal)
         x = tgt
         if self.norm_first:
-            x = x + self._sa_block(self.norm1(x), *self_masks)
-            x = x + self._mha_block(self.norm2(x), memory, *cross_masks)
-            return x + self._ff_block(self.norm3(x))
-        x = self.norm1(x + self._sa_block(x, *self_masks))
-        x = self.norm2(x + self._mha_block(x, memory, *cross_masks))
-        return self.norm3(x + self._ff_block(x))
+            x = self._add(x, self._sa_block, self.norm1(x), *self_masks)
+            x = self._add(x, self._mha_block, self.norm2(x), memory, *cross_masks)
+            return self._add(x, self._ff_block, self.norm3(x))
+        x = self.norm1(self._add(x, self._sa_block, x, *self_masks))
+        x = self.norm2(self._add(x, self._mha_block, x, memory, *cross_masks))
+        return self.norm3(self._add(x, self._ff_block, x))
 
     def _sa_block(
-        self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        padding: Tensor | None,
+        is_causal: bool = False,
+        residual: Tensor | None = None,
     ) -> Tensor:
         x, _ = self.self_attn(
             x,
@@ -313,7 +348,7 @@ class TransformerDecoderLayer(_Layer):
             attn_mask=mask,
             is_causal=is_causal,
         )
-        return self.dropout1(x)
+        return self._drop(self.dropout1, x, residual)
 
     def _mha_block(
         self,
@@ -321,7 +356,8 @@ class TransformerDecoderLayer(_Layer):
         memory: Tensor,
         mask: Tensor | None,
         padding: Tensor | None,
-        is_causal: bool,
+        is_causal: bool = False,
+        residual: Tensor | None = None,
     ) -> Tensor:
         x, _ = self.multihead_attn(
             x,
@@ -332,10 +368,10 @@ class TransformerDecoderLayer(_Layer):
             attn_mask=mask,
             is_causal=is_causal,
         )
-        return self.dropout2(x)
+        return self._drop(self.dropout2, x, residual)
 
-    def _ff_block(self, x: Tensor) -> Tensor:
-        return self.dropout3(self._feed_forward(x))
+    def _ff_block(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self._drop(self.dropout3, self._feed_forward(x), residual)
 
 
 def _is_causal_mask(mask: Tensor | None, is_causal: bool | None) -> bool:

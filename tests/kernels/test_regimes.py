@@ -391,6 +391,46 @@ def pair_of_dropout() -> Pair:
     return Pair(dropout_forward, dropout_backward)
 
 
+@both_dtypes
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0), (300, 411)])
+@pytest.mark.parametrize("p", [0.1, 1.0])
+def test_residual_dropout_is_dropout_and_a_sum(
+    p: float, shape: tuple[int, ...], dtype: type
+) -> None:
+    from minitransformer.kernels import dropout
+
+    x, residual, dout = (normal(i, *shape).astype(dtype) for i in (1, 2, 3))
+    key = Key(5, 0, 9)
+    dropped, _ = dropout.dropout_forward(x, p=p, key=key)
+    out, saved = dropout.residual_dropout_forward(freeze(x), freeze(residual), p=p, key=key)
+    assert out.dtype == dtype and same_bits(out, residual + dropped)
+    dx, dresidual = dropout.residual_dropout_backward(freeze(dout), freeze(saved))
+    assert same_bits(dx, dropout.dropout_forward(dout, p=p, key=key)[0])
+    assert same_bits(dresidual, dout)
+
+
+@both_dtypes
+def test_a_dropped_nan_is_a_zero(dtype: type) -> None:
+    x = np.full(1000, np.nan, dtype)
+    for p in (0.5, 1.0):
+        out, saved = pair_of_dropout().forward(x, p=p, key=Key(3))
+        (dx,) = pair_of_dropout().backward(x, saved)
+        for values in (out, dx):
+            assert set(values[~np.isnan(values)]) == {0}
+        assert same_bits(np.isnan(out), np.isnan(dx))
+
+
+def test_dropout_keeps_a_bit_per_element_and_draws_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from minitransformer.kernels import dropout
+
+    x = normal(1, 70_001)
+    _, saved = dropout.dropout_forward(x, p=0.3, key=Key(3))
+    assert sum(s.nbytes for s in saved if isinstance(s, np.ndarray)) <= x.size // 8 + 1
+    expected, _ = dropout.dropout_forward(x, p=0.3, key=Key(3))
+    monkeypatch.setattr(dropout, "random_bits", None)
+    assert same_bits(dropout.dropout_backward(x, saved)[0], expected)
+
+
 def test_dropout_from_the_middle_of_a_stream() -> None:
     from minitransformer.kernels import dropout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -208,6 +209,70 @@ def test_a_replaced_linear_layer_is_used() -> None:
     layer.self_attn.out_proj.bias.data = mt.zeros(D)
     x = mt.tensor(sequences(False, S)[0])
     assert (layer(x) == x).all()
+
+
+def plain(layer: nn.Module) -> list[str]:
+    """Hook every dropout, which forbids the fused sum; return where their names are noted."""
+    seen: list[str] = []
+    for name, part in layer.named_modules():
+        if isinstance(part, nn.Dropout):
+            part.register_forward_hook(lambda *_, name=name: seen.append(name))
+    return seen
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("kind", ["Encoder", "Decoder"])
+def test_residual_and_dropout_in_one_kernel_give_the_plain_numbers(kind, norm_first) -> None:
+    layer = getattr(nn, f"Transformer{kind}Layer")(D, H, 16, dropout=0.3, norm_first=norm_first)
+    inputs = [mt.tensor(a) for a in sequences(False, T, S)[: 1 if kind == "Encoder" else 2]]
+    results = []
+    for hooked in (False, True):
+        seen = plain(layer) if hooked else []
+        mt.manual_seed(3)
+        layer.zero_grad()
+        out = layer(*inputs)
+        out.square().sum().backward()
+        results.append([out.detach().numpy(), *(p.grad.numpy() for p in layer.parameters())])
+    assert seen == ["dropout1", *(["dropout2"] if kind == "Decoder" else []), "dropout",
+                    "dropout3" if kind == "Decoder" else "dropout2"]  # fmt: skip
+    for fused, apart in zip(*results):
+        np.testing.assert_allclose(fused, apart, rtol=1e-5, atol=1e-6)
+
+
+def test_what_users_put_in_the_place_of_a_part_is_called() -> None:
+    x = mt.tensor(sequences(False, S)[0])
+    calls = []
+
+    class Own(nn.Dropout):
+        def forward(self, input):
+            calls.append("module")
+            return super().forward(input)
+
+    class Layer(nn.TransformerEncoderLayer):
+        def _sa_block(self, x, attn_mask, key_padding_mask, is_causal=False):
+            calls.append("method")
+            return super()._sa_block(x, attn_mask, key_padding_mask, is_causal)
+
+    layer = Layer(D, H, 16, dropout=0.3)
+    mt.manual_seed(1)
+    expected = nn.TransformerEncoderLayer(D, H, 16, dropout=0.3)
+    expected.load_state_dict(layer.state_dict())
+    mt.manual_seed(3)
+    out = layer(x).detach().numpy()
+    mt.manual_seed(3)
+    np.testing.assert_allclose(out, expected(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    layer.dropout2 = Own(0.3)
+    block = layer._ff_block
+
+    @functools.wraps(block)
+    def wrapped(x):
+        calls.append("function")
+        return block(x)
+
+    layer._ff_block = wrapped
+    layer.dropout1.forward = lambda x: calls.append("forward") or x
+    layer(x)
+    assert calls == ["method", "method", "forward", "function", "module"]
 
 
 def test_dropout_is_on_in_training_and_off_in_evaluation() -> None:

@@ -7,11 +7,11 @@ above is what runs otherwise, and what the tests hold these against.
 from __future__ import annotations
 
 from ...backend.cuda import fits
-from .activation import gelu_backward, gelu_forward
+from .activation import bias_gelu, bias_gelu_fits, gelu_again, gelu_backward, gelu_forward
 from .adamw import adam, clip_gradients, gradient_norm, listed
 from .attention import attention_backward, attention_fits, attention_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward
-from .dropout import dropout
+from .dropout import residual_dropout
 from .layer_norm import layer_norm_backward, layer_norm_forward
 from .scatter_sum import scatter_sum
 from .softmax import softmax_backward, softmax_forward
@@ -21,17 +21,20 @@ __all__ = [
     "attention_backward",
     "attention_fits",
     "attention_forward",
+    "bias_gelu",
+    "bias_gelu_fits",
     "clip_gradients",
     "cross_entropy_backward",
     "cross_entropy_forward",
-    "dropout",
     "fits",
+    "gelu_again",
     "gelu_backward",
     "gelu_forward",
     "gradient_norm",
     "layer_norm_backward",
     "layer_norm_forward",
     "listed",
+    "residual_dropout",
     "scatter_sum",
     "softmax_backward",
     "softmax_forward",

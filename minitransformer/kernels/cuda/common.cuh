@@ -58,6 +58,15 @@ template <int N, typename T> __device__ inline void store_pack(T *p, long long l
 
 #define LANES (16 / (int)sizeof(scalar))  // numbers of `scalar` in 16 bytes
 
+// Eight numbers in 16-byte loads, what a thread of an elementwise kernel treats at a time.
+__device__ inline void load_octet(const scalar *p, long long left, float (&v)[8]) {
+  for (int k = 0; k < 8; k += LANES) load_pack(p + k, left - k, *(float (*)[LANES])(v + k));
+}
+
+__device__ inline void store_octet(scalar *p, long long left, const float (&v)[8]) {
+  for (int k = 0; k < 8; k += LANES) store_pack(p + k, left - k, *(const float (*)[LANES])(v + k));
+}
+
 __device__ inline float warp_sum(float v) {
   for (int offset = WARP / 2; offset > 0; offset /= 2) v += __shfl_xor_sync(FULL, v, offset);
   return v;

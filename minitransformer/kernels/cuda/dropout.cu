@@ -38,17 +38,17 @@ extern "C" __global__ void random_bits(unsigned *bits, long long n, u64 first, u
 }
 
 // y = residual + x keep / (1 - p); residual may be null.
-extern "C" __global__ void residual_dropout(const scalar *x, const scalar *residual, scalar *y, long long n,
-                                            unsigned threshold, float scale, u64 step,
+extern "C" __global__ void residual_dropout(const scalar *x, const scalar *residual, scalar *y,
+                                            long long n, unsigned threshold, float scale, u64 step,
                                             u64 operation, u64 seed) {
   long long stride = (long long)gridDim.x * blockDim.x;
   for (long long j = (long long)blockIdx.x * blockDim.x + threadIdx.x; 8 * j < n; j += stride) {
+    float value[8], sum[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+    load_octet(x + 8 * j, n - 8 * j, value);
+    if (residual) load_octet(residual + 8 * j, n - 8 * j, sum);
     u64 words[4];
-    philox(j + 1, step, operation, seed, words);
-    for (int k = 0; k < 8 && 8 * j + k < n; ++k) {
-      long long i = 8 * j + k;
-      float kept = number(words, k) >= threshold ? load(x, i) * scale : 0.0f;
-      store(y, i, residual ? load(residual, i) + kept : kept);
-    }
+    philox(j + 1, step, operation, seed, words);  // while the numbers are on their way
+    for (int k = 0; k < 8; ++k) sum[k] += number(words, k) >= threshold ? value[k] * scale : 0.0f;
+    store_octet(y + 8 * j, n - 8 * j, sum);
   }
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...backend import Array
 
 HERE = Path(__file__).parent
-ELEMENTWISE_BLOCKS = 1024  # a grid that fills any GPU; each thread strides over the rest
+OCTET = 8  # elements that a thread of an elementwise kernel treats at a time
 
 
 def row_threads(width: int) -> int:
@@ -15,9 +15,9 @@ def row_threads(width: int) -> int:
     return min(1024, max(32, -(-width // 32) * 32))
 
 
-def elementwise_grid(n: int, per_thread: int = 1) -> tuple[int]:
-    """Return the blocks of 256 threads that treat `n` elements."""
-    return (max(1, min(ELEMENTWISE_BLOCKS, -(-n // (256 * per_thread)))),)
+def elementwise_grid(n: int) -> tuple[int]:
+    """Return the blocks of 256 threads that treat `n` elements, eight a thread."""
+    return (-(-n // (256 * OCTET)),)
 
 
 def plain(x: Array) -> Array:
