@@ -43,8 +43,7 @@ class Program:
         defines: Mapping[str, Any] = {},
         mistakes: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        source = re.sub(r"#include <cuda_\w+\.h>\n", "", source)  # their types are in shim.h
-        source = _with_headers(source, set())
+        source = self.whole(source)
         for old, new in mistakes:
             assert old in source, f"nothing to spoil: {old!r} is not in the source"
             source = source.replace(old, new, 1)
@@ -65,6 +64,12 @@ class Program:
                 check=True,
             )  # fmt: skip
         self.library = ctypes.CDLL(str(library))
+
+    @staticmethod
+    def whole(source: str) -> str:
+        """Return `source` with the package's headers in it."""
+        source = re.sub(r"#include <cuda_\w+\.h>\n", "", source)  # their types are in shim.h
+        return _with_headers(source, set())
 
     def __call__(
         self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any, shared: int = 0,
