@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: train, kernels, generate, plot. Results go to benchmarks/results/."""
+"""``python -m benchmarks``: train, kernels, generate, gpu, plot; into benchmarks/results/."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from minitransformer.bench.report import document, load, print_table, row
 from minitransformer.bench.timing import interleave
 
 from .frameworks import FRAMEWORKS
+from .gpu import command as gpu
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -154,6 +155,7 @@ def main() -> int:
         some = commands.add_parser(kind, help=f"{text} against PyTorch")
         some.add_argument("--seconds", type=float, default=0.5)
         some.set_defaults(run=bench, kind=kind)
+    gpu.add_arguments(commands.add_parser("gpu", help="everything on a GPU, in ten minutes"))
     picture = commands.add_parser("plot", help="draw the training results")
     picture.add_argument("--out", default=str(RESULTS / "train.svg"))
     picture.set_defaults(run=plot)

@@ -270,11 +270,11 @@ def time_crossover(
             workload = make(1, n, 768, 12, 8192)[0]
             call = _forward_and_backward(workload)
             cpu = interleave({"cpu": call}, seconds=seconds, rounds=(3, 50))["cpu"]
-            rows = [row(f"{name} cpu", workload.size, cpu)]
+            rows = [row(f"{name} cpu", workload.size, cpu, n=n)]
             if gpu is not None:
                 there, transfer = _on_gpu(workload, seconds, gpu)
-                rows.append(row(f"{name} gpu", workload.size, there, against=cpu))
-                rows.append(row(f"{name} transfer", workload.size, transfer))
+                rows.append(row(f"{name} gpu", workload.size, there, against=cpu, n=n))
+                rows.append(row(f"{name} transfer", workload.size, transfer, n=n))
             yield name, n, rows
 
 
