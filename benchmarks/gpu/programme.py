@@ -21,6 +21,7 @@ from .part import write
 
 SCHEMA = "minitransformer-gpu/1"
 LEAST = 10.0  # seconds: with less left a stage is not begun
+INTERRUPTED = "interrupted"
 GRACE = 5.0  # seconds that a stage has to end once told to
 
 Command = Callable[[str, Path, float], Sequence[str]]
@@ -64,6 +65,8 @@ def run(
         stage = found["stages"][name]
         print(f"== {name}: {stage['status']}", *stage.get("error", ()), sep="\n", flush=True)
         write(path, found)
+        if stage["status"] == INTERRUPTED:
+            raise KeyboardInterrupt
     return found
 
 
@@ -97,9 +100,10 @@ def _stage(name: str, output: Path, seconds: float, command: Command) -> dict[st
             status = "done" if process.wait(seconds) == 0 else f"failed: {process.returncode}"
         except subprocess.TimeoutExpired:
             status = f"stopped after {seconds:.0f} s"
-        finally:  # Ctrl-C too ends the stage and whatever it started
-            if process.poll() is None:
-                _end(process)
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        if process.poll() is None:
+            _end(process)
     said = log.read_bytes()[before:].decode(errors="replace")
     print(said, end="", flush=True)
     found: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - start, 1)}

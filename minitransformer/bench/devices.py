@@ -56,6 +56,9 @@ class Host:
         finally:
             tracemalloc.stop()
 
+    def release(self, torch: Any = None) -> None:
+        """Give back memory that is kept for later: the CPU's libraries keep none."""
+
 
 class Cuda:
     """The GPU that CuPy uses, on the stream that PyTorch uses too.
@@ -196,7 +199,7 @@ def product_precision(dtype: str, torch: Any = None) -> Iterator[None]:
     """Multiply float32 as TF32 if `dtype` says so and exactly if not, on both sides alike."""
     import minitransformer as mt
 
-    sides = [s for s in (mt, torch) if hasattr(s, "get_float32_matmul_precision")]
+    sides = [mt] if torch is None else [mt, torch]
     before = [side.get_float32_matmul_precision() for side in sides]
     try:
         for side in sides:

@@ -84,6 +84,8 @@ def _gpu() -> dict[str, Any] | None:
         return None
     import cupy
 
+    from ..backend import cublas
+
     runtime = cupy.cuda.runtime
     properties = runtime.getDeviceProperties(runtime.getDevice())
     found = {
@@ -95,6 +97,7 @@ def _gpu() -> dict[str, Any] | None:
         "cupy": cupy.__version__,
         "cuda": runtime.runtimeGetVersion(),
         "cuda of the driver": runtime.driverGetVersion(),
+        "products": cublas.route(),
     }
     asked = ("driver_version", "clocks.sm", "clocks.mem", "temperature.gpu", "power.limit")
     query = ["nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
