@@ -183,6 +183,7 @@ _BFLOAT16 = {
     "negative", "not_equal", "ones_like", "power", "reciprocal", "rint", "roll", "sign", "sin",
     "sqrt", "square", "stack", "subtract", "take", "take_along_axis", "tanh", "true_divide",
     "trunc", "zeros_like", "broadcast_to", "ascontiguousarray", "squeeze", "where", "clip",
+    "may_share_memory",
 }  # fmt: skip
 _BFLOAT16_METHODS = {
     "any", "all", "argmax", "argmin", "astype", "copy", "dtype", "fill", "flags", "get", "item",
