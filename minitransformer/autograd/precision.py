@@ -12,7 +12,7 @@ import contextlib
 import copy
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -92,7 +92,8 @@ def dispatch(
 ) -> Any:
     """Record a kernel with its inputs, and perhaps its outputs, in the right types."""
     name = forward.__name__.removesuffix("_forward")
-    with _inside():
+    state.inside = True  # what is recorded from here on is left alone
+    try:
         inputs = autocasted(name, inputs)
         if not _through_float32(name, inputs):
             return record(forward, backward, *inputs, **options)
@@ -100,16 +101,8 @@ def dispatch(
         out = record(forward, backward, *wide, **options)
         narrow = functools.partial(_to, resolve_dtype("bfloat16"), where=_is_single)
         return tuple(map(narrow, out)) if isinstance(out, tuple) else narrow(out)
-
-
-@contextlib.contextmanager
-def _inside() -> Iterator[None]:
-    """Leave alone what is recorded inside the block."""
-    before, state.inside = state.inside, True
-    try:
-        yield
     finally:
-        state.inside = before
+        state.inside = False
 
 
 def autocasted(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

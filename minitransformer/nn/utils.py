@@ -9,7 +9,7 @@ from types import GeneratorType
 from typing import Any
 
 from ..autograd import Tensor, no_grad
-from ..backend import array_module, quiet
+from ..backend import accumulator, array_module, quiet
 from ..kernels import cuda
 
 __all__ = [
@@ -29,9 +29,7 @@ def _as_list(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
 def _norm(array: Any, p: float) -> Any:
     xp = array_module(array)
     # squares of half-precision numbers overflow from 256 on: sum in float32
-    flat = array.reshape(-1).astype(
-        "float32" if array.dtype == "float16" else array.dtype, copy=False
-    )
+    flat = array.reshape(-1).astype(accumulator(array.dtype), copy=False)
     if p == 2.0:
         return xp.sqrt(xp.dot(flat, flat))
     return xp.linalg.norm(flat, p) if flat.size else flat.dtype.type(0)

@@ -171,7 +171,8 @@ def write_safetensors(
     ready = {}
     for name, array in arrays.items():
         array = np.asarray(array)
-        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        known = array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"
+        if not known or array.dtype.itemsize > 8:
             raise CheckpointError(f"{name!r} has dtype {array.dtype}, which is not saved")
         little = array.dtype.newbyteorder("<")
         # `ascontiguousarray` would turn a scalar into a vector.
