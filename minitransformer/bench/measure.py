@@ -191,7 +191,8 @@ def time_decoding(
     ValueError
         If the logits differ from PyTorch's.
     """
-    from ..autograd import no_grad
+    import minitransformer as mt
+
     from ..models.layers import KeyValueCache
 
     device = device or Host()
@@ -200,13 +201,13 @@ def time_decoding(
     network.eval()
     ids = np.random.default_rng(0).integers(0, model.vocabulary, (batch, past + 1))
     cache = KeyValueCache(model.length)
-    with no_grad():
+    with mt.no_grad():
         network(ids[:, :past], cache=cache)
-    token = device.place(ids[:, past:])
+    token = mt.as_tensor(ids[:, past:]).to(device.name)
 
     def ours() -> Any:
         cache.length = past  # the same position again and again: no call is longer than another
-        with no_grad():
+        with mt.no_grad():
             return network(token, cache=cache, logits_to_keep=1).logits
 
     calls: dict[str, Callable[[], Any]] = {"ours": ours}

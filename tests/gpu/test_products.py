@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,33 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitransformer as mt
-from minitransformer.backend import cublas, is_cuda_available
+from minitransformer.backend import cublas
 from tests.cuda.fake_cublas import NAMES
 from tests.layouts import cast, mask_of_outside, problems
+
+from .place import as_it_lies
 
 pytestmark = pytest.mark.gpu
 ml_dtypes = pytest.importorskip("ml_dtypes")
 TYPES = ["float16", "bfloat16", "float32", "float64"]
 # of one rounding; TF32 keeps 10 bits behind the point
 EPS = {"float16": 2**-11, "bfloat16": 2**-8, "float32": 2**-24, "float64": 2**-53, "tf32": 2**-11}
-
-
-@pytest.fixture(autouse=True)
-def _exact() -> Iterator[None]:
-    if not is_cuda_available():
-        pytest.skip("CuPy finds no GPU here")
-    yield
-    mt.set_float32_matmul_precision("highest")
-
-
-def there(view: np.ndarray) -> Any:
-    """Copy the memory behind a view, and look at it in the same way."""
-    import cupy
-
-    root = view if view.base is None else view.base
-    memory = cupy.asarray(root)
-    start = view.ctypes.data - root.ctypes.data if view.size else 0
-    return cupy.ndarray(view.shape, view.dtype, memory.data + start, strides=view.strides), memory
 
 
 def test_the_bindings_are_the_pinned_ones() -> None:
@@ -71,8 +54,8 @@ def test_every_layout(
     """Whole numbers are exact in every type, so the results are too; nothing else is written."""
     a, b, out = problem
     place = cast(out, "float32" if wide and "16" in kind else kind)
-    (x, _), (y, _) = there(cast(a, kind)), there(cast(b, kind))
-    target, memory = there(place)
+    (x, _), (y, _) = as_it_lies(cast(a, kind)), as_it_lies(cast(b, kind))
+    target, memory = as_it_lies(place)
     before, outside = place.astype(np.float64), mask_of_outside(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cublas, "CALL", call)

@@ -14,6 +14,7 @@ from tests.tolerance import assert_close
 
 Array = np.ndarray
 NEIGHBOURS = 4
+device = "cpu"  # where our side works; tests of GPUs set another
 
 
 def flat(value: Any) -> list[Any]:
@@ -28,7 +29,7 @@ def array_of(value: Any) -> Array:
     if isinstance(value, torch.Tensor):
         return value.detach().resolve_conj().numpy()
     if isinstance(value, mt.Tensor):
-        return value.detach().numpy()
+        return value.detach().cpu().numpy()
     return np.asarray(value)
 
 
@@ -40,7 +41,7 @@ def tensor_in(library: Any, array: Array, dtype: Any, layout: str = "contiguous"
     else:
         laid = lay_out(array, layout, kind)
         laid.flags.writeable = laid.base is None or laid.base.flags.writeable
-        made = mt.from_numpy(laid)
+        made = mt.from_numpy(laid).to(device)
     return made
 
 

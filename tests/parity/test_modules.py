@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import minitransformer as mt
 from tests.kernels.cases import away_from_zero, largest, normal, seeds
+from tests.parity import same
 from tests.parity.same import array_of, flat, tensor_in
 from tests.tolerance import assert_close
 
@@ -41,6 +42,8 @@ def run(
     )
     assert not report.missing_keys and not report.unexpected_keys
     module.eval()
+    if library is mt:
+        module.to(same.device)
     inputs = [tensor_in(library, a, dtype) for a in arrays]
     for x in inputs:
         if x.is_floating_point():
@@ -277,7 +280,7 @@ def test_transformer(count: Counter, data: Any) -> None:
 
     def call(library: Any, module: Any, src: Any, tgt: Any) -> Any:
         causal = library.nn.Transformer.generate_square_subsequent_mask(T)
-        causal = causal.to(tgt.dtype)
+        causal = causal.to(tgt.device).to(tgt.dtype)
         return module(src, tgt, tgt_mask=causal)
 
     same_module(
