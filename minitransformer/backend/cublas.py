@@ -60,7 +60,7 @@ def product(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = 
     (..., M, N) device array
         `out`, or a new array of the factors' type. Half precision is multiplied exactly and
         added in float32; float32 is rounded to TF32 only if `set_float32_matmul_precision`
-        says so.
+        says so, and never for a single row or column.
 
     Raises
     ------
@@ -88,7 +88,9 @@ def product(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = 
     if bindings.library is None or _name(a.dtype) not in _TYPES:
         _plain(a, b, out, accumulate)
     elif out.size and a.shape[-1]:
-        tf32 = bindings.has_tf32 and get_float32_matmul_precision() != "highest"
+        # sums are products with ones: a row or a column is never rounded, and gains no time by it
+        wanted = get_float32_matmul_precision() != "highest" and min(shape[-2:]) > 1
+        tf32 = bindings.has_tf32 and wanted
         _multiply(bindings.library, a, b, out, accumulate, tf32)
     elif not accumulate:
         out.fill(0)

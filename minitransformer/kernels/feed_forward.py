@@ -13,7 +13,7 @@ import numpy as np
 from ..backend import Array, Key, array_module, even_blocks, run_blocks
 from .activation import find_activation
 from .dropout import drop
-from .linear import column_sum, product
+from .linear import product, products, sum_of_rows
 
 ROWS, COLUMNS = 512, 768  # of one tile of the intermediate: 1.5 MiB of float32
 PIECE = 1 << 16  # elements that an activation works on at a time
@@ -150,11 +150,12 @@ def feed_forward_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array | No
             dh[r, c] = act.gradient(da, h[r, c])
 
     run_blocks(work, _tiles(xp, len(rows), h.shape[1], dropout_p))
-    dx = product(dh, w1)
-    dw1, dw2 = product(dh.T, rows), product(dy_rows.T, a)
-    db1 = column_sum(dh) if has_b1 else None
-    db2 = column_sum(dy_rows) if has_b2 else None
-    return dx.reshape(x.shape), dw1, db1, dw2, db2
+    db1, db2, dx, dw1, dw2 = products(
+        sum_of_rows(dh), sum_of_rows(dy_rows), (dh, w1), (dh.T, rows), (dy_rows.T, a)
+    )
+    return (
+        dx.reshape(x.shape), dw1, db1[0] if has_b1 else None, dw2, db2[0] if has_b2 else None,
+    )  # fmt: skip
 
 
 def _dropout_rows(a: Array, r: slice, p: float, key: Key | None) -> Array:
@@ -252,7 +253,8 @@ def gated_feed_forward_backward(
             dup[r, c] = ds * opened
 
     run_blocks(work, _tiles(xp, *gate.shape))
-    dx = product(dgate, w_gate)
-    dx += product(dup, w_up)
-    dw_gate, dw_up = product(dgate.T, rows), product(dup.T, rows)
-    return dx.reshape(x.shape), dw_gate, dw_up, product(dy_rows.T, s)
+    dx, from_up, dw_gate, dw_up, dw_down = products(
+        (dgate, w_gate), (dup, w_up), (dgate.T, rows), (dup.T, rows), (dy_rows.T, s)
+    )
+    dx += from_up
+    return dx.reshape(x.shape), dw_gate, dw_up, dw_down

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import ELEMENTS, Array, array_module, blocks, cublas, even_blocks, run_blocks
+from ..backend import Array, array_module, blocks, cublas, even_blocks, run_blocks
 from .elementwise import unbroadcast
 
 ROWS = 512  # at least, of one block of a large product: each block packs the other factor again
@@ -48,36 +48,78 @@ def product(a: Array, b: Array, out: Array | None = None, *, bias: Array | None 
             return wide.astype(np.float16)
         out[...] = wide
         return out
+    if out is None:
+        out = _empty(a, b)
+    _run(_parts(a, b, out, bias))
+    return out
+
+
+def products(*factors: tuple[Array, Array]) -> list[Array]:
+    """Return the products of several pairs of matrices, worked on as one job.
+
+    Threads go from one product to the next without waiting for each other.
+    """
+    first = factors[0][0]
+    if array_module(first) is not np or first.dtype == np.float16:
+        return [product(a, b) for a, b in factors]
+    outs = [_empty(a, b) for a, b in factors]
+    _run([part for (a, b), out in zip(factors, outs) for part in _parts(a, b, out)])
+    return outs
+
+
+def _empty(a: Array, b: Array) -> Array:
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return np.empty((*batch, a.shape[-2], b.shape[-1]), np.result_type(a, b))
+
+
+class _Part(NamedTuple):
+    """A block of a product: ``out = a @ b + bias``."""
+
+    a: Array
+    b: Array
+    out: Array
+    bias: Array | None = None
+
+    def size(self) -> int:
+        """Return the number of multiplications."""
+        return self.out.size * self.a.shape[-1]
+
+    def compute(self) -> None:
+        a, b, out, bias = self
+        step = _unpacked(*a.shape, b.shape[1]) if out.ndim == 2 else b.shape[-1]
+        for c in blocks(b.shape[-1], max(1, step)):
+            np.matmul(a, b[..., c], out=out[..., c])
+        if bias is not None:
+            out += bias
+
+
+def _compute_all(parts: list[_Part]) -> None:
+    for part in parts:
+        part.compute()
+
+
+def _run(parts: list[_Part]) -> None:
+    worth = sum(part.size() for part in parts) >= SMALL
+    run_blocks(_compute_all, [[part] for part in parts] if worth else [parts])
+
+
+def _parts(a: Array, b: Array, out: Array, bias: Array | None = None) -> list[_Part]:
+    """Return the blocks of a product that threads share."""
     *_, M, K = a.shape
     N = b.shape[-1]
-    if out is None:
-        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        out = np.empty((*batch, M, N), np.result_type(a, b))
     if out.ndim == 2:
-        by_rows = M >= N  # else few rows against a wide matrix: a decoding step, a small batch
-        longer = M if by_rows else N
-        one = M * N * K < SMALL
-        step = N if by_rows else _unpacked(M, K, N)
-
-        def work(part: slice) -> None:
-            if by_rows:
-                block = np.matmul(a[part], b, out=out[part])
-            else:
-                block = out[:, part]
-                for c in blocks(block.shape[1], step):
-                    np.matmul(a, b[:, part][:, c], out=block[:, c])
-            if bias is not None:
-                block += bias if by_rows else bias[part]
-
-        run_blocks(work, [slice(0, longer)] if one else even_blocks(longer, _block_size(longer)))
-        return out
-
+        longer = max(M, N)
+        whole = M * N * K < SMALL
+        cuts = [slice(0, longer)] if whole else even_blocks(longer, _block_size(longer))
+        if M >= N:
+            return [_Part(a[c], b, out[c], bias) for c in cuts]
+        # few rows against a wide matrix: a decoding step, a small batch
+        return [_Part(a, b[:, c], out[:, c], None if bias is None else bias[c]) for c in cuts]
     a = np.broadcast_to(a, (*out.shape[:-2], M, K))
     b = np.broadcast_to(b, (*out.shape[:-2], K, N))
     # Split the first axis alone, so that no stack of strided matrices is ever copied.
     per_item = max(1, SMALL // max(1, M * N * K * math.prod(out.shape[1:-2])))
-    run_blocks(lambda s: np.matmul(a[s], b[s], out=out[s]), even_blocks(out.shape[0], per_item))
-    return out
+    return [_Part(a[s], b[s], out[s]) for s in even_blocks(out.shape[0], per_item)]
 
 
 def _unpacked(M: int, K: int, N: int) -> int:
@@ -165,8 +207,7 @@ def matmul_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, Array]:
         dout = dout[..., None]
     if B.ndim == 2 and A.ndim > 2:
         rows = rows_of(dout)
-        dA = product(rows, B.T).reshape(A.shape)
-        dB = product(rows_of(A).T, rows)
+        dA, dB = products((rows, B.T), (rows_of(A).T, rows))
     else:
         dA = unbroadcast(product(dout, B.swapaxes(-1, -2)), A.shape)
         dB = unbroadcast(product(A.swapaxes(-1, -2), dout), B.shape)
@@ -225,19 +266,11 @@ def linear_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Ar
     """Return ``(dx, dweight, dbias)``."""
     x, weight, has_bias = saved
     dy_rows = rows_of(dy)
-    dx = product(dy_rows, weight).reshape(x.shape)
-    dweight = product(dy_rows.T, rows_of(x))
-    return dx, dweight, column_sum(dy_rows) if has_bias else None
+    sums = [sum_of_rows(dy_rows)] if has_bias else []
+    *dbias, dx, dweight = products(*sums, (dy_rows, weight), (dy_rows.T, rows_of(x)))
+    return dx.reshape(x.shape), dweight, dbias[0][0] if has_bias else None
 
 
-def column_sum(x: Array) -> Array:
-    """Return ``x.sum(axis=0)`` of a matrix as a product with ones, which BLAS does in one pass."""
-    xp = array_module(x)
-    if x.dtype == np.float16:
-        return x.sum(axis=0, dtype=np.float32).astype(np.float16)
-    ones = xp.ones(len(x), x.dtype)
-    if xp is not np or x.size <= 2 * ELEMENTS:
-        return ones @ x
-    out = np.empty(x.shape[1], x.dtype)
-    run_blocks(lambda c: np.matmul(ones, x[:, c], out=out[c]), even_blocks(x.shape[1], ROWS))
-    return out
+def sum_of_rows(x: Array) -> tuple[Array, Array]:
+    """Return the factors of ``x.sum(axis=0)`` of a matrix: BLAS sums in one pass, (1, ·)."""
+    return array_module(x).ones((1, len(x)), x.dtype), x

@@ -149,8 +149,8 @@ class TestWithoutCopies:
 
 
 class TestPrecision:
-    def product_of(self, value: float, kind: str) -> float:
-        x, one = (there(np.full((1, 1), v, kind)) for v in (value, 1.0))
+    def product_of(self, value: float, kind: str, rows: int = 2) -> float:
+        x, one = there(np.full((rows, 1), value, kind)), there(np.ones((1, 2), kind))
         return float(back(cublas.product(x, one))[0, 0])
 
     @pytest.mark.parametrize(("precision", "kept"), [("highest", True), ("high", False)])
@@ -160,6 +160,7 @@ class TestPrecision:
         try:
             assert (self.product_of(1 + 2**-12, "float32") == 1 + 2**-12) is kept
             assert self.product_of(1 + 2**-40, "float64") == 1 + 2**-40
+            assert self.product_of(1 + 2**-12, "float32", rows=1) == 1 + 2**-12  # as a sum has
             assert ("without TF32" in cublas.route()) is kept
         finally:
             mt.set_float32_matmul_precision("highest")
