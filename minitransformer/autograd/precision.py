@@ -40,6 +40,9 @@ SINGLE = {
         "logsumexp", "norm", "power", "prod", "reciprocal", "rms_norm", "rsqrt", "softmax", "sum",
     },
 }  # fmt: skip
+# Those that read half precision, compute in float32 and are told so: a language model's logits
+# are its largest array, and need no float32 copy for their loss.
+WIDE_RESULT = {"cross_entropy": {"loss_dtype": np.dtype(np.float32)}}
 # Kernels that want one type: the widest of what comes in.
 WIDEST = {"residual_dropout"}
 
@@ -94,7 +97,11 @@ def dispatch(
     name = forward.__name__.removesuffix("_forward")
     state.inside = True  # what is recorded from here on is left alone
     try:
-        inputs = autocasted(name, inputs)
+        device, lower = _open_block(inputs)
+        if lower is not None and name in WIDE_RESULT and _is_half(inputs[0].dtype):
+            options = {**options, **WIDE_RESULT[name]}
+        elif lower is not None:
+            inputs = _autocasted(name, device, lower, inputs)
         if not _through_float32(name, inputs):
             return record(forward, backward, *inputs, **options)
         wide = [_to(np.dtype(np.float32), x, is_bfloat16) for x in inputs]
@@ -105,18 +112,18 @@ def dispatch(
         state.inside = False
 
 
-def autocasted(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the inputs of the kernel, or function, `name` as the open blocks want them."""
-    if state.casts is None:
-        return inputs
+def _open_block(inputs: tuple[Any, ...]) -> tuple[str, Any]:
+    """Return where the inputs are, and the lower type of the block open for that, if one is."""
     device = "cuda" if any(_on_gpu(x) for x in inputs) else "cpu"
-    lower = state.casts.get(device)
-    if lower is not None and name in LOWER[device]:
+    return device, None if state.casts is None else state.casts.get(device)
+
+
+def _autocasted(name: str, device: str, lower: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the inputs of the kernel, or function, `name` as the open block wants them."""
+    if name in LOWER[device]:
         lower = resolve_dtype(lower)
         return tuple(_lowered(lower, x) for x in inputs)
-    if lower is not None and name in SINGLE[device]:
-        return tuple(_to(np.dtype(np.float32), x, _is_half) for x in inputs)
-    if lower is not None and name in WIDEST and len({x.dtype for x in inputs}) > 1:
+    if name in SINGLE[device] or (name in WIDEST and len({x.dtype for x in inputs}) > 1):
         return tuple(_to(np.dtype(np.float32), x, _is_half) for x in inputs)
     return inputs
 
@@ -289,7 +296,10 @@ def as_one_operation(function: Function) -> Function:
     def whole(*args: Any, **kwargs: Any) -> Any:
         if state.casts is None:
             return function(*args, **kwargs)
-        values = autocasted(function.__name__, (*args, *kwargs.values()))
+        values = (*args, *kwargs.values())
+        device, lower = _open_block(values)
+        if lower is not None:
+            values = _autocasted(function.__name__, device, lower, values)
         before, state.casts = state.casts, None
         try:
             return function(*values[: len(args)], **dict(zip(kwargs, values[len(args) :])))

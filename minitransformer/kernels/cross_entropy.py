@@ -54,6 +54,7 @@ def cross_entropy_forward(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
+    loss_dtype: Any = None,
 ) -> tuple[Array, tuple[Any, ...]]:
     """Cross-entropy of softmax(logits) against class numbers or probabilities.
 
@@ -71,11 +72,13 @@ def cross_entropy_forward(
         ε: the target becomes (1 - ε) target + ε/V.
     reduction : {"mean", "sum", "none"}
         ``mean`` divides by the weights of the targets, or by N for probabilities.
+    loss_dtype : dtype, optional
+        Of the loss; float32 keeps the digits that it has for half-precision logits.
 
     Returns
     -------
     loss : () array, or (N,) array for ``none``
-        As `logits`.
+        As `logits` unless `loss_dtype` says otherwise.
     saved : tuple
         The inputs and, per row, the largest logit and the log-sum-exp above it, shape (N, 1)
         each: their sum would round away what large logits leave of the probabilities.
@@ -148,7 +151,7 @@ def cross_entropy_forward(
         total = wide.type(N) if not hard else _total_weight(xp, target, counted, w, wide)
         with np.errstate(all="ignore"):
             out, share = losses.sum() / total, wide.type(1) / total
-    out = xp.asarray(out).astype(logits.dtype, copy=False)
+    out = xp.asarray(out).astype(loss_dtype or logits.dtype, copy=False)
     return out, (logits, target, w, top, lse, counted, share, label_smoothing, ignore_index)
 
 

@@ -102,5 +102,5 @@ def rms_norm_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array |
         run_blocks(work, range(len(parts)))
     dweight = None
     if weight is not None:
-        dweight = dgain.sum(axis=0).astype(x.dtype, copy=False).reshape(weight.shape)
+        dweight = dgain.sum(axis=0).astype(weight.dtype, copy=False).reshape(weight.shape)
     return dx.reshape(x.shape), dweight

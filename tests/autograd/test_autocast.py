@@ -33,6 +33,7 @@ OPERATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "softmax": ("a", lambda t, F, a: a.softmax(-1)),
     "log_softmax": ("a", lambda t, F, a: F.log_softmax(a, -1)),
     "layer_norm": ("add", lambda t, F, a, w, b: F.layer_norm(a, (4,), w, b)),
+    "norm of product": ("abcc", lambda t, F, a, b, w, s: F.layer_norm(a @ b, (5,), w, s)),
     "rms_norm": ("ad", lambda t, F, a, w: F.rms_norm(a, (4,), w)),
     "gelu": ("a", lambda t, F, a: F.gelu(a)),
     "silu": ("a", lambda t, F, a: F.silu(a)),
@@ -160,6 +161,30 @@ def _names_of_kernels() -> set[str]:
     from tests.kernels.cases import CASES
 
     return set(CASES) | set(mt.nn.functional.__all__)
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.25}, {"reduction": "sum"}])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_loss_of_half_precision_logits_needs_no_copy(
+    options: dict[str, Any], weighted: bool, hard: bool
+) -> None:
+    """The gradient has the logits' type, and loss and gradient are those of float32 logits."""
+    rng = np.random.default_rng(0)
+    logits = mt.tensor(rng.standard_normal((5, 7)), dtype=mt.float16, requires_grad=True)
+    target = mt.tensor(rng.integers(0, 7, 5) if hard else rng.dirichlet(np.ones(7), 5))
+    target = target if hard else target.float()
+    weight = mt.rand(7) if weighted else None
+    wide = logits.detach().float().requires_grad_()
+    cross_entropy = mt.nn.functional.cross_entropy
+    with mt.autocast("cpu", dtype=mt.float16):
+        loss = cross_entropy(logits, target, weight, **options)
+        expected = cross_entropy(wide, target, weight, **options)
+    loss.backward()
+    expected.backward()
+    assert casts_of(loss) == 0 and loss.dtype == mt.float32 and loss.item() == expected.item()
+    assert logits.grad.dtype == mt.float16
+    assert mt.equal(logits.grad, wide.grad.half())
 
 
 # -- blocks ---------------------------------------------------------------------------------
