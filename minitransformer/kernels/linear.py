@@ -86,7 +86,7 @@ class _Part(NamedTuple):
 
     def compute(self) -> None:
         a, b, out, bias = self
-        step = _unpacked(*a.shape, b.shape[1]) if out.ndim == 2 else b.shape[-1]
+        step = _unpacked(a.shape[0], a.shape[1], b.shape[1]) if out.ndim == 2 else b.shape[-1]
         for c in blocks(b.shape[-1], max(1, step)):
             np.matmul(a, b[..., c], out=out[..., c])
         if bias is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..autograd import Tensor
 from . import functional as F
+from .functional.checks import check_reduction
 from .module import Module
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "KLDivLoss", "MSELoss", "NLLLoss"]
@@ -15,7 +16,7 @@ class _Loss(Module):
     def __init__(self, size_average: None, reduce: None, reduction: str) -> None:
         super().__init__()
         known = "sum" if reduction == "batchmean" and isinstance(self, KLDivLoss) else reduction
-        F._check_reduction(type(self).__name__, known, size_average, reduce)
+        check_reduction(type(self).__name__, known, size_average, reduce)
         self.reduction = reduction
 
 
