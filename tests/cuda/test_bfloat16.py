@@ -362,3 +362,102 @@ def test_float16_gradients_of_a_scaled_loss(cupy: Any) -> None:
         scaler.update()
         optimizer.zero_grad()
     assert losses[2] < losses[0] and scaler.get_scale() == 2.0**10
+
+
+LISTING = """
+import math
+from contextlib import nullcontext
+
+import torch
+import torch.nn as nn
+from torch.nn import functional as F
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, n_embd, n_head):
+        super().__init__()
+        self.n_head = n_head
+        self.c_attn = nn.Linear(n_embd, 3 * n_embd)
+        self.c_proj = nn.Linear(n_embd, n_embd)
+
+    def forward(self, x):
+        B, T, C = x.size()
+        q, k, v = self.c_attn(x).split(C, dim=2)
+        q, k, v = (t.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for t in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=True)
+        return self.c_proj(y.transpose(1, 2).contiguous().view(B, T, C))
+
+
+class GPT(nn.Module):
+    def __init__(self, vocab_size, block_size, n_embd, n_head):
+        super().__init__()
+        self.wte = nn.Embedding(vocab_size, n_embd)
+        self.wpe = nn.Embedding(block_size, n_embd)
+        self.ln_1, self.ln_2, self.ln_f = (nn.LayerNorm(n_embd) for _ in range(3))
+        self.attn = CausalSelfAttention(n_embd, n_head)
+        self.mlp = nn.Sequential(nn.Linear(n_embd, 4 * n_embd), nn.GELU(),
+                                 nn.Linear(4 * n_embd, n_embd))
+        self.lm_head = nn.Linear(n_embd, vocab_size, bias=False)
+        self.wte.weight = self.lm_head.weight
+
+    def forward(self, idx, targets):
+        pos = torch.arange(0, idx.size(1), dtype=torch.long, device=idx.device)
+        x = self.wte(idx) + self.wpe(pos)
+        x = x + self.attn(self.ln_1(x))
+        x = x + self.mlp(self.ln_2(x))
+        logits = self.lm_head(self.ln_f(x))
+        loss = F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1), ignore_index=-1)
+        return logits, loss
+
+
+def train(device, dtype, state, data, steps, scaled):
+    device_type = "cuda" if "cuda" in device else "cpu"
+    ptdtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    ctx = nullcontext() if device_type == "cpu" else torch.amp.autocast(
+        device_type=device_type, dtype=ptdtypes[dtype])
+    model = GPT(13, 8, 16, 2)
+    model.load_state_dict(state)
+    model.to(device)
+    scaler = torch.cuda.amp.GradScaler(enabled=(dtype == "float16" and scaled))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.95))
+    X, Y = (torch.tensor(d).to(device) for d in data)
+    for _ in range(steps):
+        for micro_step in range(2):
+            with ctx:
+                logits, loss = model(X, Y)
+                loss = loss / 2
+            scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        yield 2 * loss.item(), logits
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*GradScaler.*deprecated:FutureWarning")  # PyTorch's
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_gpt_listing_with_its_import_lines_changed(cupy: Any, dtype: str) -> None:
+    theirs: dict[str, Any] = {}
+    exec(LISTING, theirs)
+    torch.manual_seed(0)
+    state = {k: v.numpy() for k, v in theirs["GPT"](13, 8, 16, 2).state_dict().items()}
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 13, (2, 8)).tolist(), rng.integers(0, 13, (2, 8)).tolist()
+    source = LISTING.replace("import torch\n", "import minitransformer as torch\n")
+    source = source.replace("import torch.nn as nn", "from minitransformer import nn")
+    source = source.replace("from torch.nn import", "from minitransformer.nn import")
+    ours: dict[str, Any] = {}
+    exec(source, ours)
+    with fake_cupy.synchronising():
+        losses = []
+        for loss, logits in ours["train"]("cuda", dtype, state, data, 3, True):
+            losses.append(loss)
+            assert logits.dtype == getattr(mt, dtype)
+    torch_state = {k: torch.from_numpy(v) for k, v in state.items()}
+    exact = [x for x, _ in theirs["train"]("cpu", "float32", torch_state, data, 3, False)]
+    # PyTorch's float32 stands for the truth, to the digits of the lower type
+    eps = mt.finfo(getattr(mt, dtype)).eps
+    assert np.abs(np.subtract(losses, exact)).max() <= 4 * eps * max(exact)
+    assert losses[-1] < losses[0]
