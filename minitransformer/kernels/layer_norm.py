@@ -104,7 +104,7 @@ def layer_norm_forward(
         else:
             y[r] = x_hat
 
-    if cuda.fits(rows, gain, shift):
+    if cuda.fits(rows) and rows.shape[1] <= cuda.WIDEST:
         cuda.layer_norm_forward(rows, gain, shift, y, mean, rstd, eps)
     elif rows.size:
         run_rows(work, len(rows), rows.shape[1], rows)
@@ -138,13 +138,14 @@ def layer_norm_backward(
         dx_hat *= rstd[r]
         dx[r] = dx_hat
 
-    if cuda.fits(rows, dy_rows, gain):
-        dgain, dshift = cuda.layer_norm_backward(dy_rows, rows, gain, mean, rstd, dx)
+    if cuda.fits(rows, dy_rows) and width <= cuda.WIDEST:
+        dgain, dshift = cuda.layer_norm_backward(dy_rows, rows, gain, mean, rstd, dx)[:, None]
     elif rows.size:
         run_blocks(work, range(len(parts)))
     shape = x.shape[x.ndim - normalized_ndim :]
-    dweight = None if weight is None else dgain.sum(axis=0).astype(x.dtype, copy=False)
-    dbias = dshift.sum(axis=0).astype(x.dtype, copy=False) if has_bias else None
+    own = x.dtype if weight is None else weight.dtype  # wider than x's under autocast
+    dweight = None if weight is None else dgain.sum(axis=0).astype(own, copy=False)
+    dbias = dshift.sum(axis=0).astype(own, copy=False) if has_bias else None
     return (
         dx.reshape(x.shape),
         None if dweight is None else dweight.reshape(shape),

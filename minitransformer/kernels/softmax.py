@@ -40,7 +40,7 @@ def _rowwise(
     def work(r: slice) -> None:
         formula(*[a[r] for a in rows], out[r])
 
-    if fused is not None and cuda.fits(*rows):
+    if fused is not None and cuda.fits(*rows) and shape[-1] <= cuda.WIDEST:
         fused(*rows, out)
     elif out.size:
         run_rows(work, len(out), out.shape[1], out)

@@ -47,7 +47,7 @@ class Program:
         for old, new in mistakes:
             assert old in source, f"nothing to spoil: {old!r} is not in the source"
             source = source.replace(old, new, 1)
-        self.kernels = signatures(source)
+        self.kernels, self.defines = signatures(source), dict(defines)
         self.scalar = STORAGE[str(defines.get("SCALAR", "float"))]
         doors = "\n".join(_door(name, p) for name, p in self.kernels.items())
         flags = [f"-D{key}={value}" for key, value in defines.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import minitransformer as mt
+from minitransformer import nn, optim
+from minitransformer.kernels.cuda import adamw
+from minitransformer.models.gpt import GPT, GPTConfig
 from tests.device import device_pair, train
 from tests.kernels.cases import CASES, Case
 from tests.kernels.check import check
@@ -48,6 +53,83 @@ def test_kernels_on_the_device(case: Case, data: st.DataObject, cupy: Any) -> No
 def test_training_on_the_device_equals_the_host(cupy: Any) -> None:
     host, device = (train(name, fake_cupy.synchronising) for name in ("cpu", "cuda"))
     assert device[0] == pytest.approx(host[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("width", [96, 770, 1100, 8200])  # a warp, a block, too wide for both
+@pytest.mark.parametrize("name", ["softmax", "layer_norm"])
+def test_rows_of_any_width(name: str, width: int, cupy: Any) -> None:
+    kernel = importlib.import_module(f"minitransformer.kernels.{name}")
+    forward, backward = (getattr(kernel, f"{name}_{way}") for way in ("forward", "backward"))
+    random = np.random.default_rng(0)
+    x, dout = random.normal(size=(2, 3, width)).astype(np.float32)
+    parameters = random.normal(size=(2, width)).astype(np.float32)
+    given = (x, *parameters) if name == "layer_norm" else (x,)
+    out, saved = forward(*map(there, given))
+    exact, exact_saved = forward(*(a.astype(float) for a in given))
+    pairs = [(out, exact)]
+    pairs += zip(backward(there(dout), saved), backward(dout.astype(float), exact_saved))
+    for found, expected in pairs:
+        np.testing.assert_allclose(back(found), expected, rtol=2e-4, atol=2e-5)
+
+
+def gpt_steps(device: str, ids_on: str, steps: int = 2) -> tuple[list[Any], list[Any]]:
+    """Train a small GPT with dropout, clipping and weight decay in two groups, as users do."""
+    mt.manual_seed(0)
+    config = GPTConfig(vocab_size=23, n_positions=8, n_embd=16, n_layer=2, n_head=2, dropout=0.1)
+    model = GPT(config).to(device)
+    split = [[p for p in model.parameters() if (p.ndim > 1) == matrix] for matrix in (True, False)]
+    groups = [{"params": split[0], "weight_decay": 0.1}, {"params": split[1], "weight_decay": 0.0}]
+    optimizer = optim.AdamW(groups, lr=1e-2)
+    ids = mt.randint(0, 23, (3, 8)).to(ids_on)
+    losses, norms = [], []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        norms.append(nn.utils.clip_grad_norm_(model.parameters(), 0.5))
+        optimizer.step()
+        losses.append(loss.detach())
+    return [*losses, *norms], [p.detach() for p in model.parameters()]
+
+
+def test_a_training_step_never_waits_for_the_device(cupy: Any) -> None:
+    """The stand-in refuses whatever would: nothing here is inside `synchronising`."""
+    (numbers, parameters), host = gpt_steps("cuda", "cuda"), gpt_steps("cpu", "cpu")
+    with fake_cupy.synchronising():
+        for found, expected in zip([*numbers, *parameters], [*host[0], *host[1]]):
+            np.testing.assert_allclose(found.cpu().numpy(), expected.numpy(), rtol=2e-3, atol=2e-5)
+
+
+def test_clipping_and_the_optimiser_are_a_few_launches(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    launch = adamw.launch
+
+    def counted(path: Any, kernel: str, *rest: Any, **options: Any) -> None:
+        started.append(kernel)
+        launch(path, kernel, *rest, **options)
+
+    monkeypatch.setattr(adamw, "launch", counted)
+    gpt_steps("cuda", "cuda", steps=1)
+    assert started == ["squares", "root_of_sum", "clip", "adam", "adam"]
+
+
+def test_more_parameters_than_a_table_holds(cupy: Any) -> None:
+    def steps(device: str) -> list[np.ndarray]:
+        values = np.random.default_rng(0).normal(size=(205, 3)).astype(np.float32)
+        parameters = [nn.Parameter(mt.tensor(v).to(device)) for v in values]
+        optimizer = optim.Adam(parameters, lr=0.1, weight_decay=0.1, maximize=True)
+        for _ in range(2):
+            for i, p in enumerate(parameters):
+                p.grad = mt.tensor(values[-i]).to(device)
+            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+        with fake_cupy.synchronising():
+            return [p.detach().cpu().numpy() for p in (norm, *parameters)]
+
+    for found, expected in zip(steps("cuda"), steps("cpu")):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 class TestTheStandIn:

@@ -61,52 +61,67 @@ def noise(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@covers("layer_norm_forward", "layer_norm_backward_x", "layer_norm_backward_parameters")
+def shape_of(program: Program) -> tuple[int, int]:
+    """Return the threads of a block, and how many rows it works on at a time."""
+    team = program.defines.get("TEAM", 32)
+    return (128, 4) if team == 32 else (team, 1)
+
+
+@covers("layer_norm_forward", "layer_norm_backward", "layer_norm_backward_sums")
 def check_layer_norm(program: Program, seed: int) -> None:
-    rows, width, part = 37, 70, 16
-    x, gain, shift, dy = (
-        noise(1, rows, width) + 3,
-        noise(2, width),
-        noise(3, width),
-        noise(4, rows, width),
-    )
-    y, mean, rstd = np.full_like(x, np.nan), np.zeros(rows, np.float32), np.zeros(rows, np.float32)
-    program(
-        "layer_norm_forward", (rows,), 64, x, gain, shift, y, mean, rstd, width, 1e-5, seed=seed
-    )
-    exact, saved = layer_norm.layer_norm_forward(*(a.astype(float) for a in (x, gain, shift)))
-    close(y, exact)
-    dx = np.full_like(x, np.nan)
-    program("layer_norm_backward_x", (rows,), 64, dy, x, gain, mean, rstd, dx, width, seed=seed)
-    parts = -(-rows // part)
-    dgain, dshift = np.zeros((2, parts, width), np.float32)
-    program(
-        "layer_norm_backward_parameters", (-(-width // 32), parts), 256,
-        dy, x, mean, rstd, dgain, dshift, rows, width, part, seed=seed,
-    )  # fmt: skip
-    for found, expected in zip(
-        (dx, dgain.sum(0), dshift.sum(0)), layer_norm.layer_norm_backward(dy.astype(float), saved)
-    ):
-        close(found, expected)
+    threads, at_once = shape_of(program)
+    for rows, width in ((37, 70), (5, 256)):  # rows that start anywhere, and at 16 bytes
+        x, dy = noise(1, rows, width) + 3, noise(4, rows, width)
+        for gain, shift in ((noise(2, width), noise(3, width)), (None, None)):
+            y, dx = np.full_like(x, np.nan), np.full_like(x, np.nan)
+            mean, rstd = np.full((2, rows), np.nan, np.float32)
+            program(
+                "layer_norm_forward", (-(-rows // at_once),), threads,
+                x, gain, shift, y, mean, rstd, rows, width, 1e-5, seed=seed,
+            )  # fmt: skip
+            exact, saved = layer_norm.layer_norm_forward(
+                *(None if a is None else a.astype(float) for a in (x, gain, shift))
+            )
+            close(y, exact)
+            parts = np.full((2, 3, width), np.nan, np.float32)
+            program(
+                "layer_norm_backward", (3,), threads,
+                dy, x, gain, mean, rstd, dx, parts, rows, width, seed=seed,
+            )  # fmt: skip
+            sums = np.full((2, width), np.nan, np.float32)
+            program(
+                "layer_norm_backward_sums", (-(-width // 32), 2), 64, parts, sums, 3, width,
+                seed=seed,
+            )  # fmt: skip
+            found = (dx, *sums)
+            for a, b in zip(found, layer_norm.layer_norm_backward(dy.astype(float), saved)):
+                if b is not None:
+                    close(a, b)
 
 
 @covers("softmax_forward", "softmax_backward")
 def check_softmax(program: Program, seed: int) -> None:
-    x, dP = noise(1, 5, 100) * 30, noise(2, 5, 100)
-    x[0] -= 500
-    P, dx = np.full_like(x, np.nan), np.full_like(x, np.nan)
-    program("softmax_forward", (5,), 64, x, P, 100, seed=seed)
-    exact, saved = softmax.softmax_forward(x.astype(float))
-    close(P, exact)
-    program("softmax_backward", (5,), 64, dP, P, dx, 100, seed=seed)
-    close(dx, softmax.softmax_backward(dP.astype(float), saved)[0])
+    threads, at_once = shape_of(program)
+    for width in (101, 200):
+        x, dP = noise(1, 5, width) * 30, noise(2, 5, width)
+        x[0] -= 500
+        x[1, 7:] = -np.inf
+        P, dx = np.full_like(x, np.nan), np.full_like(x, np.nan)
+        grid = (-(-5 // at_once),)
+        program("softmax_forward", grid, threads, x, P, 5, width, seed=seed)
+        exact, saved = softmax.softmax_forward(x.astype(float))
+        close(P, exact)
+        program("softmax_backward", grid, threads, dP, P, dx, 5, width, seed=seed)
+        close(dx, softmax.softmax_backward(dP.astype(float), saved)[0])
 
 
 @covers("cross_entropy_forward", "cross_entropy_backward")
 def check_cross_entropy(program: Program, seed: int) -> None:
-    N, V = 6, 90
+    N, V = 6, 391  # rows start anywhere, and a thread has several packs
     logits, scale = noise(1, N, V) * 20, noise(2, N)
-    target = np.array([0, 89, -100, 7, 7, 31])
+    logits[1, :300] = -np.inf
+    logits[3] = np.sort(logits[3])  # the largest comes last, the sum is scaled down again and again
+    target = np.array([0, 390, -100, 7, 7, 31])
     loss, top, lse = np.zeros((3, N), np.float32)
     program("cross_entropy_forward", (N,), 64, logits, target, loss, top, lse, V, -100, seed=seed)
     exact, saved = cross_entropy.cross_entropy_forward(
@@ -215,7 +230,8 @@ def check_adam(program: Program, seed: int) -> None:
 
 @covers("scatter_sum")
 def check_scatter_sum(program: Program, seed: int) -> None:
-    places, rows = np.array([3, 1, 3, 3, 0, 7, 1]), noise(1, 7, 50)
+    places = np.array([3, 1, 3, 3, 0, 7, 1, *[5] * 20])
+    rows = noise(1, len(places), 50)
     order = np.argsort(places, kind="stable")
     starts = np.searchsorted(places[order], np.arange(10))
     out = np.full((9, 50), np.nan, np.float32)
@@ -233,9 +249,16 @@ def test_every_kernel_is_run() -> None:
     assert len(KERNELS) >= 15
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_matches_float64_in_any_warp_order(file: str) -> None:
-    program = compiled(file)
+# rows held by a warp, and by a block
+ROWS = ({}, {"TEAM": 64, "PACKS": 1}, {"TEAM": 64, "PACKS": 2})
+SHAPES = {file: ROWS if file in ("layer_norm.cu", "softmax.cu") else ({},) for file in FILES}
+
+
+@pytest.mark.parametrize(
+    ("file", "defines"), [(file, defines) for file in FILES for defines in SHAPES[file]]
+)
+def test_matches_float64_in_any_warp_order(file: str, defines: dict[str, int]) -> None:
+    program = compiled(file, **defines)
     checks = {RUNS[name] for name in program.kernels}
     for check in checks:
         for seed in SEEDS:
@@ -243,18 +266,27 @@ def test_matches_float64_in_any_warp_order(file: str) -> None:
 
 
 MISTAKES = [
-    ("layer_norm.cu", "- mu;", "+ mu;"),
+    ("layer_norm.cu", "(v[k][j] - mu) * (v[k][j] - mu)", "v[k][j] * v[k][j]"),
     ("layer_norm.cu", "/ width + eps", "/ (width - 1) + eps"),
-    ("layer_norm.cu", "- sum - x_hat", "- x_hat"),
-    ("layer_norm.cu", "g += gains[k][lane];", "g += shifts[k][lane];"),
-    ("layer_norm.cu", "  shifts[line][lane] = s;\n  __syncthreads();", "  shifts[line][lane] = s;"),
+    ("layer_norm.cu", "(d[k][j] - sum - ", "(d[k][j] - "),
+    ("layer_norm.cu", "row += gridDim.x * teams()", "row += gridDim.x"),
+    ("layer_norm.cu", "dgain[k][j] += turn ? totals[0][c] : 0.0f", "dgain[k][j]"),
+    ("layer_norm.cu", "sum += slots[k][lane];", "sum += slots[0][lane];"),
+    ("layer_norm.cu", "(gridDim.x + blockIdx.x) * width", "blockIdx.x * width"),
+    ("layer_norm.cu", "  slots[warp][lane] = sum;\n  __syncthreads();",
+     "  slots[warp][lane] = sum;"),
     ("layer_norm.cu", "if (lane == 0) slots[warp] = v;\n  __syncthreads();",
      "if (lane == 0) slots[warp] = v;"),
-    ("softmax.cu", "expf(load(x, row + i) - top) / sum", "expf(load(x, row + i)) / sum"),
+    ("layer_norm.cu", "      }\n      __syncthreads();", "      }"),
+    ("softmax.cu", "(v[k][j] - top) * LOG2E", "v[k][j] * LOG2E"),
     ("softmax.cu", "float top = slots[0];", "float top = 0.0f;"),
-    ("softmax.cu", "(load(dP, row + i) - dot)", "(load(dP, row + i) + dot)"),
-    ("cross_entropy.cu", "load(logits, row + y) - top", "load(logits, row + y)"),
-    ("cross_entropy.cu", "i == y ? 1.0f : 0.0f", "i == 0 ? 1.0f : 0.0f"),
+    ("softmax.cu", "(d[k][j] - dot)", "(d[k][j] + dot)"),
+    ("softmax.cu", "(k * TEAM + threadIdx.x % TEAM) * LANES", "(k + threadIdx.x % TEAM) * LANES"),
+    ("cross_entropy.cu", "load(row, y) - top", "load(row, y)"),
+    ("cross_entropy.cu", "sum *= exp2f((top - larger) * LOG2E);", ""),
+    ("cross_entropy.cu", "v[k] == -INFINITY ? 0.0f : ", ""),
+    ("cross_entropy.cu", "return -(int)", "return (int)"),
+    ("cross_entropy.cu", "i + k == y ? 1.0f : 0.0f", "k == y ? 1.0f : 0.0f"),
     ("cross_entropy.cu", "y == ignore_index ? 0.0f : p * s", "p * s"),
     ("activation.cu", "rest == 0.0f ? 0.0f : ", "x * 0.0f + "),
     ("activation.cu", "3.0f * TANH_CUBE", "2.0f * TANH_CUBE"),
@@ -281,21 +313,23 @@ MISTAKES = [
     ("file", "old", "new"), MISTAKES, ids=[f"{m[0]}-{i}" for i, m in enumerate(MISTAKES)]
 )
 def test_planted_mistakes_are_caught(file: str, old: str, new: str) -> None:
-    program = compiled(file, ((old, new),))
-
-    def caught(name: str, seed: int) -> bool:
+    def caught(program: Program, name: str, seed: int) -> bool:
         try:
             RUNS[name](program, seed)
         except (AssertionError, RuntimeError):
             return True
         return False
 
-    assert any(caught(name, seed) for name in program.kernels for seed in SEEDS)
+    spoiled = (compiled(file, ((old, new),), **defines) for defines in SHAPES[file])
+    assert any(
+        caught(program, name, seed) for program in spoiled for name in program.kernels
+        for seed in SEEDS
+    )  # fmt: skip
 
 
 def test_a_barrier_that_not_all_reach_is_reported() -> None:
     declaration = "__shared__ float slots[WARP];"
     leave = declaration + " if (threadIdx.x == 40) return;"
-    program = compiled("softmax.cu", ((declaration, leave),))
+    program = compiled("softmax.cu", ((declaration, leave),), TEAM=64, PACKS=1)
     with pytest.raises(RuntimeError, match="left"):
         check_softmax(program, 0)

@@ -12,11 +12,13 @@ from .adamw import adam, clip_gradients, gradient_norm, listed
 from .attention import attention_backward, attention_fits, attention_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward
 from .dropout import residual_dropout
+from .grid import WIDEST
 from .layer_norm import layer_norm_backward, layer_norm_forward
 from .scatter_sum import scatter_sum
 from .softmax import softmax_backward, softmax_forward
 
 __all__ = [
+    "WIDEST",
     "adam",
     "attention_backward",
     "attention_fits",

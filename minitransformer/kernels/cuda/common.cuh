@@ -2,7 +2,7 @@
 //
 // `scalar` is the type in memory (-DSCALAR=float, __half or __nv_bfloat16, whose headers the
 // loader includes); all arithmetic is float32.
-// One block works on one row, so sums have a fixed order and repeats are bit-equal.
+// One team of threads works on one row, so sums have a fixed order and repeats are bit-equal.
 #pragma once
 
 #ifndef SCALAR

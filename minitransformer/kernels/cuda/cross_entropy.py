@@ -6,6 +6,8 @@ from ...backend import Array
 from ...backend.cuda import launch
 from .grid import HERE, plain, row_threads
 
+FILE = HERE / "cross_entropy.cu"
+
 
 def cross_entropy_forward(
     logits: Array, target: Array, losses: Array, top: Array, lse: Array, ignore_index: int
@@ -13,7 +15,7 @@ def cross_entropy_forward(
     """Fill loss, largest logit and log-sum-exp of every row, against class numbers."""
     n, width = logits.shape
     launch(
-        HERE / "cross_entropy.cu", "cross_entropy_forward", (n,), row_threads(width),
+        FILE, "cross_entropy_forward", (n,), row_threads(width, logits.dtype),
         plain(logits), plain(target), losses, top, lse, width, ignore_index, dtype=logits.dtype,
     )  # fmt: skip
 
@@ -25,7 +27,7 @@ def cross_entropy_backward(
     """Write (softmax - onehot) · scale to `dlogits`."""
     n, width = logits.shape
     launch(
-        HERE / "cross_entropy.cu", "cross_entropy_backward", (n,), row_threads(width),
+        FILE, "cross_entropy_backward", (n,), row_threads(width, logits.dtype),
         plain(logits), plain(target), top, lse, plain(scale), dlogits, width, ignore_index,
         dtype=logits.dtype,
     )  # fmt: skip

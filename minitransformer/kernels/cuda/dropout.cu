@@ -33,7 +33,8 @@ extern "C" __global__ void random_bits(unsigned *bits, long long n, u64 first, u
   for (long long j = (long long)blockIdx.x * blockDim.x + threadIdx.x; 8 * j < n; j += stride) {
     u64 words[4];
     philox(first + j + 1, step, operation, seed, words);
-    for (int k = 0; k < 8 && 8 * j + k < n; ++k) bits[8 * j + k] = number(words, k);
+    for (int k = 0; k < 8; ++k)
+      if (8 * j + k < n) bits[8 * j + k] = number(words, k);
   }
 }
 

@@ -1,82 +1,95 @@
-// Layer normalisation: one block a row, two passes over it, everything in float32.
-#include "common.cuh"
+// Layer normalisation: a row is read once and kept in registers; everything in float32, the
+// parameters too, whatever the rows are stored in.
+#include "rows.cuh"
 
 // y = (x - mean) rstd gain + shift; gain and shift may be null.
-extern "C" __global__ void layer_norm_forward(const scalar *x, const scalar *gain, const scalar *shift, scalar *y,
-                                              float *mean, float *rstd, int width, float eps) {
+extern "C" __global__ void __launch_bounds__(BLOCK)
+layer_norm_forward(const scalar *x, const float *gain, const float *shift, scalar *y,
+                   float *mean, float *rstd, int rows, int width, float eps) {
   __shared__ float slots[WARP];
-  long long row = (long long)blockIdx.x * width;
+  int row = first_row();
+  if (row >= rows) return;
+  Row v;
+  load_row(x + (long long)row * width, width, v);
+  float sum = 0.0f, squares = 0.0f;
+  EACH(k, j, width) sum += v[k][j];
+  float mu = team_sum(sum, slots) / width;
+  EACH(k, j, width) squares += (v[k][j] - mu) * (v[k][j] - mu);
+  float r = rsqrtf(team_sum(squares, slots) / width + eps);
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k) {  // gain and shift are in the cache; registers are for rows
+    float g[LANES], b[LANES];
+    int c = column(k, 0);
+    if (gain) load_pack(gain + c, width - c, g);
+    if (shift) load_pack(shift + c, width - c, b);
+    for (int j = 0; j < LANES; ++j)
+      v[k][j] = (v[k][j] - mu) * r * (gain ? g[j] : 1.0f) + (shift ? b[j] : 0.0f);
+    store_pack(y + (long long)row * width + c, width - c, v[k]);
+  }
+  if (threadIdx.x % TEAM == 0) {
+    mean[row] = mu;
+    rstd[row] = r;
+  }
+}
+
+// dx = rstd (dx_hat - mean(dx_hat) - x_hat mean(dx_hat x_hat)), with dx_hat = dy gain; and, from
+// the same reading, this block's share of dgain = Σ dy x_hat and dshift = Σ dy: line blockIdx.x
+// of `parts` and, gridDim.x lines on, of its second half.
+extern "C" __global__ void __launch_bounds__(BLOCK)
+layer_norm_backward(const scalar *dy, const scalar *x, const float *gain, const float *mean,
+                    const float *rstd, scalar *dx, float *parts, int rows, int width) {
+  __shared__ float slots[WARP];
+  Row dgain = {}, dshift = {};
+  for (int row = first_row(); row < rows; row += gridDim.x * teams()) {
+    Row d, v, g;
+    load_row(dy + (long long)row * width, width, d);
+    load_row(x + (long long)row * width, width, v);
+    if (gain) load_row(gain, width, g);
+    float mu = mean[row], r = rstd[row], sum = 0.0f, projection = 0.0f;
+    EACH(k, j, width) {
+      v[k][j] = (v[k][j] - mu) * r;  // x_hat
+      dgain[k][j] += d[k][j] * v[k][j];
+      dshift[k][j] += d[k][j];
+      d[k][j] *= gain ? g[k][j] : 1.0f;  // dx_hat
+      sum += d[k][j];
+      projection += d[k][j] * v[k][j];
+    }
+    sum = team_sum(sum, slots) / width;
+    projection = team_sum(projection, slots) / width;
+    EACH(k, j, width) d[k][j] = r * (d[k][j] - sum - v[k][j] * projection);
+    store_row(dx + (long long)row * width, width, d);
+  }
+  if (TEAM == WARP) {  // the block's rows were shared by its warps, which add up in turn
+    __shared__ float totals[2][TEAM == WARP ? WARP * PACKS * LANES : 1];
+    for (int turn = 0; turn < teams(); ++turn) {
+      if (team() == turn) EACH(k, j, width) {
+        int c = column(k, j);
+        totals[0][c] = dgain[k][j] += turn ? totals[0][c] : 0.0f;
+        totals[1][c] = dshift[k][j] += turn ? totals[1][c] : 0.0f;
+      }
+      __syncthreads();
+    }
+  }
+  if (team() == teams() - 1) {
+    store_row(parts + (long long)blockIdx.x * width, width, dgain);
+    store_row(parts + (long long)(gridDim.x + blockIdx.x) * width, width, dshift);
+  }
+}
+
+// sums[half] = Σ parts[half], over `lines` lines: 32 columns a block, its warps take turns.
+extern "C" __global__ void layer_norm_backward_sums(const float *parts, float *sums, int lines,
+                                                    int width) {
+  __shared__ float slots[WARP][WARP];
+  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+  int c = blockIdx.x * WARP + lane;
+  const float *half = parts + (long long)blockIdx.y * lines * width;
   float sum = 0.0f;
-  for (int i = threadIdx.x; i < width; i += blockDim.x) sum += load(x, row + i);
-  float mu = block_sum(sum, slots) / width;
-  float squares = 0.0f;
-  for (int i = threadIdx.x; i < width; i += blockDim.x) {
-    float d = load(x, row + i) - mu;
-    squares += d * d;
-  }
-  float r = rsqrtf(block_sum(squares, slots) / width + eps);
-  for (int i = threadIdx.x; i < width; i += blockDim.x) {
-    float x_hat = (load(x, row + i) - mu) * r;
-    if (gain) x_hat *= load(gain, i);
-    if (shift) x_hat += load(shift, i);
-    store(y, row + i, x_hat);
-  }
-  if (threadIdx.x == 0) {
-    mean[blockIdx.x] = mu;
-    rstd[blockIdx.x] = r;
-  }
-}
-
-// dx = rstd (dx_hat - mean(dx_hat) - x_hat mean(dx_hat x_hat)), with dx_hat = dy gain.
-extern "C" __global__ void layer_norm_backward_x(const scalar *dy, const scalar *x, const scalar *gain,
-                                                 const float *mean, const float *rstd, scalar *dx,
-                                                 int width) {
-  __shared__ float slots[WARP];
-  long long row = (long long)blockIdx.x * width;
-  float mu = mean[blockIdx.x], r = rstd[blockIdx.x];
-  float sum = 0.0f, projection = 0.0f;
-  for (int i = threadIdx.x; i < width; i += blockDim.x) {
-    float dx_hat = load(dy, row + i) * (gain ? load(gain, i) : 1.0f);
-    sum += dx_hat;
-    projection += dx_hat * (load(x, row + i) - mu) * r;
-  }
-  sum = block_sum(sum, slots) / width;
-  projection = block_sum(projection, slots) / width;
-  for (int i = threadIdx.x; i < width; i += blockDim.x) {
-    float dx_hat = load(dy, row + i) * (gain ? load(gain, i) : 1.0f);
-    float x_hat = (load(x, row + i) - mu) * r;
-    store(dx, row + i, r * (dx_hat - sum - x_hat * projection));
-  }
-}
-
-// Partial sums over a stretch of rows: dgain[part] = Σ dy x_hat, dshift[part] = Σ dy. A warp
-// reads 32 neighbouring columns at once; blockIdx.y numbers the stretch.
-extern "C" __global__ void layer_norm_backward_parameters(const scalar *dy, const scalar *x,
-                                                          const float *mean, const float *rstd,
-                                                          float *dgain, float *dshift, int rows,
-                                                          int width, int rows_per_part) {
-  __shared__ float gains[8][WARP], shifts[8][WARP];
-  int lane = threadIdx.x % WARP, line = threadIdx.x / WARP;
-  int column = blockIdx.x * WARP + lane;
-  int start = blockIdx.y * rows_per_part;
-  int stop = start + rows_per_part < rows ? start + rows_per_part : rows;
-  float g = 0.0f, s = 0.0f;
-  if (column < width)
-    for (int row = start + line; row < stop; row += 8) {
-      long long i = (long long)row * width + column;
-      float d = load(dy, i);
-      g += d * (load(x, i) - mean[row]) * rstd[row];
-      s += d;
-    }
-  gains[line][lane] = g;
-  shifts[line][lane] = s;
+  if (c < width)
+    for (int line = warp; line < lines; line += warps) sum += half[(long long)line * width + c];
+  slots[warp][lane] = sum;
   __syncthreads();
-  if (line == 0 && column < width) {
-    for (int k = 1; k < 8; ++k) {
-      g += gains[k][lane];
-      s += shifts[k][lane];
-    }
-    dgain[(long long)blockIdx.y * width + column] = g;
-    dshift[(long long)blockIdx.y * width + column] = s;
+  if (warp == 0 && c < width) {
+    for (int k = 1; k < warps; ++k) sum += slots[k][lane];
+    sums[(long long)blockIdx.y * width + c] = sum;
   }
 }

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from ...backend import Array, array_module
 from ...backend.cuda import launch
-from .grid import HERE, plain, row_threads
+from .grid import HERE, MULTIPROCESSORS, Team, plain, team
 
-PART = 512  # rows of one partial sum of parameter gradients
+FILE = HERE / "layer_norm.cu"
+
+
+def resident(by: Team) -> int:
+    """Return the blocks of the backward that fit on a GPU together, by the registers they take.
+
+    The same on every GPU, because the blocks' shares of the sums set the order of addition.
+    """
+    return MULTIPROCESSORS * (3 if by.size == 32 else max(2, 768 // by.block))
+
+
+def wide(parameter: Array | None) -> Array | None:
+    """Return a parameter in float32, which it is already unless the whole model is in halves."""
+    return None if parameter is None else parameter.astype("float32", copy=False)
 
 
 def layer_norm_forward(
@@ -15,27 +28,29 @@ def layer_norm_forward(
 ) -> None:  # fmt: skip
     """Fill `y`, `mean` and `rstd` for the rows of `x`."""
     n, width = x.shape
+    by = team(width, x.dtype)
     launch(
-        HERE / "layer_norm.cu", "layer_norm_forward", (n,), row_threads(width),
-        plain(x), gain, shift, y, mean, rstd, width, eps, dtype=x.dtype,
+        FILE, "layer_norm_forward", (by.blocks(n),), by.block,
+        plain(x), wide(gain), wide(shift), y, mean, rstd, n, width, eps, dtype=x.dtype,
+        **by.defines,
     )  # fmt: skip
 
 
 def layer_norm_backward(
     dy: Array, x: Array, gain: Array | None, mean: Array, rstd: Array, dx: Array
-) -> tuple[Array, Array]:
-    """Fill `dx`; return partial sums over rows of dy ∘ x̂ and of dy, (parts, width) each."""
-    n, width = x.shape
-    dy, x = plain(dy), plain(x)
+) -> Array:
+    """Fill `dx`; return the sums over rows of dy ∘ x̂ and of dy, (2, width) float32."""
+    xp, (n, width) = array_module(x), x.shape
+    by = team(width, x.dtype)
+    blocks = min(by.blocks(n), resident(by))
+    parts, sums = xp.empty((2, blocks, width), mean.dtype), xp.empty((2, width), mean.dtype)
     launch(
-        HERE / "layer_norm.cu", "layer_norm_backward_x", (n,), row_threads(width),
-        dy, x, gain, mean, rstd, dx, width, dtype=x.dtype,
+        FILE, "layer_norm_backward", (blocks,), by.block,
+        plain(dy), plain(x), wide(gain), mean, rstd, dx, parts, n, width, dtype=x.dtype,
+        **by.defines,
     )  # fmt: skip
-    parts = -(-n // PART)
-    xp = array_module(x)
-    dgain, dshift = (xp.empty((parts, width), mean.dtype) for _ in range(2))
     launch(
-        HERE / "layer_norm.cu", "layer_norm_backward_parameters", (-(-width // 32), parts), 256,
-        dy, x, mean, rstd, dgain, dshift, n, width, PART, dtype=x.dtype,
+        FILE, "layer_norm_backward_sums", (-(-width // 32), 2), 512,
+        parts, sums, blocks, width, dtype=x.dtype, **by.defines,
     )  # fmt: skip
-    return dgain, dshift
+    return sums

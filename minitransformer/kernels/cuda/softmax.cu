@@ -1,27 +1,36 @@
-// Softmax of rows: one block a row.
-#include "common.cuh"
+// Softmax of rows: a row is read once and kept in registers.
+#include "rows.cuh"
 
-extern "C" __global__ void softmax_forward(const scalar *x, scalar *P, int width) {
+#define LOG2E 1.4426950408889634f
+
+extern "C" __global__ void __launch_bounds__(BLOCK)
+softmax_forward(const scalar *x, scalar *P, int rows, int width) {
   __shared__ float slots[WARP];
-  long long row = (long long)blockIdx.x * width;
-  float top = -INFINITY;
-  for (int i = threadIdx.x; i < width; i += blockDim.x) top = fmaxf(top, load(x, row + i));
-  top = block_max(top, slots);
-  float sum = 0.0f;
-  for (int i = threadIdx.x; i < width; i += blockDim.x) sum += expf(load(x, row + i) - top);
-  sum = block_sum(sum, slots);
-  for (int i = threadIdx.x; i < width; i += blockDim.x)
-    store(P, row + i, expf(load(x, row + i) - top) / sum);
+  int row = first_row();
+  if (row >= rows) return;
+  Row v;
+  load_row(x + (long long)row * width, width, v);
+  float top = -INFINITY, sum = 0.0f;
+  EACH(k, j, width) top = fmaxf(top, v[k][j]);
+  top = team_max(top, slots);
+  EACH(k, j, width) sum += v[k][j] = exp2f((v[k][j] - top) * LOG2E);
+  sum = team_sum(sum, slots);
+  EACH(k, j, width) v[k][j] /= sum;
+  store_row(P + (long long)row * width, width, v);
 }
 
 // dx = P (dP - Σ dP P)
-extern "C" __global__ void softmax_backward(const scalar *dP, const scalar *P, scalar *dx, int width) {
+extern "C" __global__ void __launch_bounds__(BLOCK)
+softmax_backward(const scalar *dP, const scalar *P, scalar *dx, int rows, int width) {
   __shared__ float slots[WARP];
-  long long row = (long long)blockIdx.x * width;
+  int row = first_row();
+  if (row >= rows) return;
+  Row d, p;
+  load_row(dP + (long long)row * width, width, d);
+  load_row(P + (long long)row * width, width, p);
   float dot = 0.0f;
-  for (int i = threadIdx.x; i < width; i += blockDim.x)
-    dot += load(dP, row + i) * load(P, row + i);
-  dot = block_sum(dot, slots);
-  for (int i = threadIdx.x; i < width; i += blockDim.x)
-    store(dx, row + i, load(P, row + i) * (load(dP, row + i) - dot));
+  EACH(k, j, width) dot += d[k][j] * p[k][j];
+  dot = team_sum(dot, slots);
+  EACH(k, j, width) d[k][j] = p[k][j] * (d[k][j] - dot);
+  store_row(dx + (long long)row * width, width, d);
 }

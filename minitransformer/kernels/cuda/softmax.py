@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from ...backend import Array
 from ...backend.cuda import launch
-from .grid import HERE, plain, row_threads
+from .grid import HERE, plain, team
+
+FILE = HERE / "softmax.cu"
 
 
 def softmax_forward(x: Array, P: Array) -> None:
     """Write the softmax of the rows of `x` to `P`."""
     n, width = x.shape
+    by = team(width, x.dtype)
     launch(
-        HERE / "softmax.cu", "softmax_forward", (n,), row_threads(width),
-        plain(x), P, width, dtype=x.dtype,
+        FILE, "softmax_forward", (by.blocks(n),), by.block,
+        plain(x), P, n, width, dtype=x.dtype, **by.defines,
     )  # fmt: skip
 
 
 def softmax_backward(dP: Array, P: Array, dx: Array) -> None:
     """Write the gradient of the rows to `dx`."""
     n, width = P.shape
+    by = team(width, P.dtype)
     launch(
-        HERE / "softmax.cu", "softmax_backward", (n,), row_threads(width),
-        plain(dP), plain(P), dx, width, dtype=P.dtype,
+        FILE, "softmax_backward", (by.blocks(n),), by.block,
+        plain(dP), plain(P), dx, n, width, dtype=P.dtype, **by.defines,
     )  # fmt: skip
