@@ -18,6 +18,8 @@ from typing import Any
 from minitransformer.verify.extraction import Code, Document
 from minitransformer.verify.verdict import Finding, Place, Verdict
 
+# Languages of a fence that may hold Python; "" is a fence that names none.
+PYTHON = frozenset(["", "python", "py", "python3", "ipython", "pycon"])
 REQUIRED = object()  # an argument without a default
 
 # Parameters in order, with their defaults, as PyTorch has them; tests/verify compares every
@@ -167,7 +169,7 @@ def code_findings(document: Document) -> Iterator[Finding]:
         what depends on the data.
     """
     for code in document.codes:
-        if code.language not in ("", "python", "py", "python3", "ipython", "pycon"):
+        if code.language not in PYTHON:
             continue
         module = read_code(code.text)
         if module is not None:

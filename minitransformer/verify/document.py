@@ -18,6 +18,7 @@ from minitransformer.verify.arithmetic import Array, NotClosed, compute, printed
 from minitransformer.verify.binding import defines
 from minitransformer.verify.cards import Card
 from minitransformer.verify.code_claims import code_findings
+from minitransformer.verify.code_formulas import formula_findings
 from minitransformer.verify.declarations import Declarations, read_declarations
 from minitransformer.verify.expression import Expr
 from minitransformer.verify.extraction import Document, Formula, read_document
@@ -103,7 +104,11 @@ def _judged(
         document.macros,
     )
     aside = sorted(
-        [*figure_findings(document, declarations), *code_findings(document)],
+        [
+            *figure_findings(document, declarations),
+            *code_findings(document),
+            *formula_findings(document),
+        ],
         key=lambda f: f.place.line,
     )
     claims: list[Claim | Finding] = []

@@ -279,7 +279,7 @@ SAME = [
      r"softmax(\frac{Q K^{\top}}{\sqrt{d_{k}}}) V", r"\text{softmax}(Q K^\intercal / \sqrt{d_k}) V",
      r"$\operatorname{softmax}\bigl(\dfrac{QK^T}{\sqrt {d_k}}\bigr)\,V$",
      r"\[\softmax\left[\frac{\mathbf{Q}\mathbf{K}^\mathrm{T}}{\sqrt{d_\mathrm{k}}}\right]\mathbf V\]"],
-    ["softmax(Q @ K.T) @ V", "F.softmax(Q @ K.mT) @ V", "torch.softmax(Q @ K.transpose(-2, -1)) @ V",
+    ["softmax(Q @ K.T) @ V", "softmax(Q @ K.mT) @ V", "softmax(Q @ K.transpose(-2, -1)) @ V",
      "np.matmul(softmax(np.matmul(Q, K.T)), V)"],
     [r"W^Q", r"W^{Q}", r"W^{\mathrm{Q}}"],
     [r"e^{x}", r"\exp(x)", r"\mathrm{exp}(x)", "e^x", r"\exp x", r"\exp{x}"],
