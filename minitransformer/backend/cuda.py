@@ -18,7 +18,7 @@ import numpy as np
 from .arrays import Array
 
 _SIGNATURE = re.compile(
-    r'extern "C" __global__ void\s+(?:__launch_bounds__\(\w+\)\s+)?(\w+)\(([^)]*)\)', re.S
+    r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^)]*)\)', re.S
 )
 _SCALARS = {
     "int": np.int32,

@@ -35,7 +35,7 @@ static dim3 threadIdx, blockIdx, blockDim, gridDim;
 #define __global__
 #define __device__ static
 #define __noinline__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __restrict__
 #define __shared__ static __attribute__((section("block_memory")))
 extern char __start_block_memory[] __attribute__((weak));
@@ -99,13 +99,14 @@ static void wait(State state) {
   swapcontext(&current->context, &scheduler);
 }
 
-static void enter() {
-  body();
+static void fail(const char *why) {
+  fault = why;
   wait(DONE);
 }
 
-static void fail(const char *why) {
-  fault = why;
+static void enter() {
+  body();
+  if (!current->copies.empty()) fail("a thread leaves while its copies are under way");
   wait(DONE);
 }
 
@@ -216,6 +217,30 @@ static void multiply(float *c, const unsigned *a, unsigned b0, unsigned b1) {
   }
 }
 
+// Let the lanes of a warp run, in random order, until all wait; returns how many ran.
+static unsigned run_warp(unsigned first, unsigned last, std::mt19937 &random) {
+  std::vector<unsigned> lanes;
+  for (unsigned i = first; i < last; ++i)
+    if (fibers[i].state == READY) lanes.push_back(i);
+  std::shuffle(lanes.begin(), lanes.end(), random);
+  for (unsigned i : lanes) {
+    current = &fibers[i];
+    threadIdx.x = i;
+    swapcontext(&scheduler, &current->context);
+    if (fault) return 0;
+  }
+  unsigned meeting = 0, gone = 0;
+  for (unsigned i = first; i < last; ++i) {
+    meeting += fibers[i].state == AT_MEETING;
+    gone += fibers[i].state == DONE;
+  }
+  if (meeting == last - first)
+    for (unsigned i = first; i < last; ++i) fibers[i].state = READY;
+  else if (meeting && gone)
+    fault = "a shuffle waits for lanes that have left";
+  return lanes.size();
+}
+
 // Run one block; returns false when some threads wait for others that have left.
 static bool run_block(unsigned threads, std::mt19937 &random) {
   fibers.resize(threads);
@@ -235,53 +260,31 @@ static bool run_block(unsigned threads, std::mt19937 &random) {
     f.context.uc_link = nullptr;
     makecontext(&f.context, enter, 0);
   }
+  std::vector<unsigned> warps;
+  for (unsigned first = 0; first < threads; first += 32) warps.push_back(first);
   for (;;) {
-    unsigned ready = 0, done = 0, barrier = 0;
-    unsigned warps = (threads + 31) / 32;
-    std::vector<unsigned> sequence(warps);
-    for (unsigned w = 0; w < warps; ++w) sequence[w] = w;
-    for (unsigned w = warps; w > 1; --w) std::swap(sequence[w - 1], sequence[random() % w]);
-    for (unsigned w : sequence) {
-      unsigned first = 32 * w, last = std::min(first + 32, threads), meeting = 0, gone = 0;
-      std::vector<unsigned> lanes;
-      for (unsigned i = first; i < last; ++i) lanes.push_back(i);
-      for (size_t n = lanes.size(); n > 1; --n) std::swap(lanes[n - 1], lanes[random() % n]);
-      for (unsigned i : lanes)
-        if (fibers[i].state == READY) {
-          current = &fibers[i];
-          threadIdx.x = i;
-          ++ready;
-          swapcontext(&scheduler, &current->context);
-          if (fault) return false;
-        }
-      for (unsigned i = first; i < last; ++i) {
-        meeting += fibers[i].state == AT_MEETING;
-        gone += fibers[i].state == DONE;
-      }
-      if (meeting == last - first)
-        for (unsigned i = first; i < last; ++i) fibers[i].state = READY;
-      else if (meeting && gone) {
-        fault = "a shuffle waits for lanes that have left";
-        return false;
+    unsigned ran = 0, done = 0, barrier = 0, ready = 0;
+    std::shuffle(warps.begin(), warps.end(), random);
+    for (unsigned first : warps) {
+      // a few steps, or as far as it gets: a warp may be far ahead of the others
+      unsigned steps = random() % 4 ? 1 + random() % 16 : ~0u;
+      for (unsigned more = 1; steps && more; --steps) {
+        ran += more = run_warp(first, std::min(first + 32, threads), random);
+        if (fault) return false;
       }
     }
     for (Fiber &f : fibers) {
       done += f.state == DONE;
       barrier += f.state == AT_BARRIER;
+      ready += f.state == READY;
     }
     if (done == threads) return true;
-    if (barrier == threads)
+    if (barrier == threads) {
       for (Fiber &f : fibers) f.state = READY;
-    else if (!ready && barrier + done == threads) {
-      fault = "a barrier waits for threads that have left";
+    } else if (!ran && !ready) {
+      fault = barrier + done == threads ? "a barrier waits for threads that have left"
+                                        : "threads wait for each other at different places";
       return false;
-    } else if (!ready) {
-      bool met = false;
-      for (Fiber &f : fibers) met |= f.state == READY;
-      if (!met) {
-        fault = "threads wait for each other at different places";
-        return false;
-      }
     }
   }
 }

@@ -46,6 +46,7 @@ class Case:
     mask: str = ""  # "full" (B, H, L, S), "padding" (B, 1, 1, S)
     layout: str = "heads"  # "heads" (B, H, L, E) in memory, "rows" (B, L, H, E), "packed" QKV
     size: float = 1.0  # of the queries
+    negative: bool = False  # every score far below zero
     hidden: float = 0.0  # what keys and values hold where nobody sees them
     scale: float | None = None
     seed: int = 0
@@ -69,6 +70,8 @@ class Case:
         else:
             Q, K, V, dO = noise(B, H, L, E), noise(B, G, S, E), noise(B, G, S, E), noise(B, H, L, E)
         Q *= dtype.type(self.size)
+        if self.negative:
+            Q[:], K[:] = np.abs(Q), -np.abs(K)
         mask = None
         if self.mask == "full":
             mask = rng.random((B, H, L, S)) < 0.6
@@ -187,7 +190,10 @@ CASES = {
     "more keys than queries": Case(1, 1, 1, 40, 170, 32, is_causal=True),
     "mask, garbage hidden": Case(2, 2, 1, 37, 70, 40, mask="full", hidden=np.nan),
     "padding, infinity hidden": Case(2, 2, 1, 20, 100, 48, mask="padding", hidden=np.inf),
-    "mask and causal": Case(1, 2, 2, 70, 70, 16, is_causal=True, mask="full", layout="rows"),
+    "mask and causal": Case(
+        1, 2, 2, 100, 100, 16, is_causal=True, mask="full", layout="rows", hidden=np.nan
+    ),
+    "scores far below zero": Case(1, 1, 1, 40, 50, 32, size=40.0, negative=True),
     "large scores": Case(1, 1, 1, 70, 90, 64, size=30.0),
     "large head": Case(1, 2, 1, 70, 80, 128, is_causal=True, layout="packed"),
     "head of 96": Case(1, 1, 1, 33, 34, 96, mask="full"),
@@ -240,6 +246,22 @@ def test_a_nan_to_come_is_not_seen_before(dtype: str) -> None:
         np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
         np.testing.assert_allclose(found[:, :, :41], before[:, :, :41], atol=0.02)
         assert np.isnan(found[:, :, 41:]).any(axis=-1).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_query_whose_scores_are_all_minus_infinity(dtype: str) -> None:
+    case = Case(1, 2, 1, 40, 40, 32, is_causal=True)
+    Q, K, V, mask, dO = case.arrays(DTYPES[dtype])
+    Q[:] = np.abs(Q)
+    K[0, 0, 0, 0] = -np.inf
+    with device():
+        found = run(case, Q, K, V, mask, dO)
+    assert not found[0][:, :, 0].any()
+    assert (found[4][..., 0, :] == -np.inf).all()
+    with np.errstate(invalid="ignore"):
+        truth = exact(case, Q, K, V, mask, dO)
+    for x, y in zip(found, truth):
+        np.testing.assert_allclose(x.astype(float), y, atol=0.05)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -408,7 +430,8 @@ def test_a_copy_not_waited_for_has_not_come() -> None:
         INSTRUCTIONS, defines={"SCALAR": "__half"}, mistakes=(("  cp_async_wait<0>();\n", ""),)
     )
     plain, transposed = np.zeros((2, 128), np.uint32)
-    program("matrices", (1,), 32, np.zeros(256, np.float16), plain, transposed, shared=512)
+    with pytest.raises(RuntimeError, match="under way"):
+        program("matrices", (1,), 32, np.zeros(256, np.float16), plain, transposed, shared=512)
     assert np.isnan(plain.view(np.float16)).all()
 
 
@@ -484,10 +507,10 @@ MMA = [
     ("    __syncthreads();  // this tile is there, and nobody reads the one before\n", ""),
     ("fetch<KEYS>(k + other", "fetch<KEYS>(k + stage"),
     ("first / KEYS % 2 * KEYS", "first / KEYS % 1 * KEYS"),
-    ("  __syncwarp();  // other lanes may still read the rows\n", ""),
+    ("  cp_async_wait<0>();  // without", "  // "),
     ("c[m][e][2 * half + 1]);\n  __syncwarp();", "c[m][e][2 * half + 1]);"),
     # forward
-    ("p.causal && first > own + 31", "p.causal && first > own"),
+    ("p.causal && first > own + 31", "p.causal && first + KEYS > own + 31"),
     ("p.causal && first + KEYS - 1 > own)", "p.causal && first > own)"),
     ("first + KEYS > S ||", ""),
     ("l[i][half] * decay + sum", "l[i][half] + sum"),
@@ -498,26 +521,25 @@ MMA = [
     ("(doubtful[i / 2][i % 2] >> 4 * g & 15)", "false"),
     ("p.scale * m[i][half] + logf(sum)", "m[i][half] + logf(sum)"),
     # keys
-    ("slope = weight * (slope - dot);\n            if (edge && !visible(sight, min(query",
-     "slope = weight * slope;\n            if (edge && !visible(sight, min(query"),
+    ("slope = weight * (slope - dot);\n            int key", "slope = weight * slope;\n int key"),
+    ("edge && (query >= L || ", "edge && ("),
     ("bases[stage + i], dot", "bases[i], dot"),
     ("base == -INFINITY ? 0.0f : base * LOG2E", "base * LOG2E"),
     ("int h = g * p.R + turn / steps", "int h = g + turn / steps"),
     ("int h = g * p.R + turn / steps", "int h = g * p.R"),
     ("p.causal ? first / STEP : 0", "p.causal ? first / STEP + 1 : 0"),
-    ("start + STEP - 1 < own", "start < own"),
+    ("start + STEP - 1 < own", "start - 1 < own"),
     ("start < own + 16 * BLOCKS - 1", "start < own"),
-    ("dk[m][e][j] *= p.scale;", ""),
-    ("if (turn + 1 < p.R * steps) begin(turn + 1);\n    cp_async_commit();",
-     "if (turn + 1 < p.R * steps) begin(turn + 1);\n    cp_async_commit();\n"
-     "    cp_async_commit();\n    cp_async_wait<1>();\n    if (false)"),
+    ("dk[m][e][j] *= p.scale;", "dk[m][e][j] *= 1.0f;"),
+    ("cp_async_wait<0>();\n    __syncthreads();\n    if (t", "__syncthreads();\n    if (t"),
+    ("cp_async_wait<0>();\n    __syncthreads();\n    if (t", "cp_async_wait<0>();\n    if (t"),
     ("(threadIdx.x < STEP ? lse : D)", "lse"),
     # queries
     ("lse[line] != -INFINITY ? lse[line] * LOG2E", "true ? lse[line] * LOG2E"),
     ("slope = weight * (slope - dot[m][j / 2]);", "slope = weight * slope;"),
     ("first + STEP > S ||", ""),
-    ("b[i] = finite(b[i]);", ""),
-    ("dq[m][e][j] *= p.scale;", ""),
+    ("b[i] = finite(b[i]);", "b[i] = b[i];"),
+    ("dq[m][e][j] *= p.scale;", "dq[m][e][j] *= 1.0f;"),
     ("if (!__syncthreads_or(nan)) break;", "if (!nan) break;"),
 ]  # fmt: skip
 PLANTED = [
@@ -525,7 +547,8 @@ PLANTED = [
 ]  # fmt: skip
 TELLING = [
     "mask, garbage hidden", "ragged, grouped", "causal, packed", "padding, infinity hidden",
-    "more queries than keys", "large scores",
+    "more queries than keys", "large scores", "mask and causal", "scores far below zero",
+    "more keys than queries",
 ]  # fmt: skip
 
 

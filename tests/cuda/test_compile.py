@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from minitransformer.kernels.cuda.attention import _tensor_rung
 
 from .shim import SOURCES
 
@@ -30,8 +33,8 @@ class Compiler:
         self.include = next(folder.rglob("cuda_fp16.h")).parent
         self.cccl = next((p.parent.parent for p in folder.rglob("nv/target")), self.include)
 
-    def errors(self, file: str, scalar: str, arch: int) -> str:
-        """Return the compiler's log, empty where it made machine code."""
+    def log(self, file: str, scalar: str, arch: int, **defines: int) -> tuple[bool, str]:
+        """Return whether there is machine code, and what the compiler and the assembler said."""
         source = TYPES[scalar] + (SOURCES / file).read_text()
         program = ctypes.c_void_p()
         assert not self.library.nvrtcCreateProgram(
@@ -39,18 +42,19 @@ class Compiler:
         )
         options = [
             f"-arch=sm_{arch}", "-std=c++17", f"-DSCALAR={scalar}", f"-I{SOURCES}",
-            f"-I{self.include}", f"-I{self.cccl}",
+            f"-I{self.include}", f"-I{self.cccl}", "--ptxas-options=-v",
+            *(f"-D{name}={value}" for name, value in defines.items()),
         ]  # fmt: skip
         values = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
         failed = self.library.nvrtcCompileProgram(program, len(options), values)
         size = ctypes.c_size_t()
-        query = self.library.nvrtcGetProgramLogSize if failed else self.library.nvrtcGetCUBINSize
-        assert not query(program, ctypes.byref(size))
-        if not failed:
-            return "" if size.value > 500 else "the machine code is empty"
+        assert not self.library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
         log = ctypes.create_string_buffer(size.value)
         self.library.nvrtcGetProgramLog(program, log)
-        return log.value.decode() or "failed without a log"
+        if not failed:
+            assert not self.library.nvrtcGetCUBINSize(program, ctypes.byref(size))
+            assert size.value > 500, "the machine code is empty"
+        return not failed, log.value.decode()
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +65,39 @@ def compiler(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
     return Compiler(folder)
 
 
+KERNELS = [
+    (path.name, scalar)
+    for path in sorted(SOURCES.glob("*.cu"))
+    for scalar in TYPES
+    if scalar != "float" or "mma" not in path.name  # tensor cores take halves
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90])
-@pytest.mark.parametrize("scalar", TYPES)
-@pytest.mark.parametrize("file", sorted(path.name for path in SOURCES.glob("*.cu")))
+@pytest.mark.parametrize(("file", "scalar"), KERNELS)
 def test_compiles(compiler: Compiler, file: str, scalar: str, arch: int) -> None:
-    assert compiler.errors(file, scalar, arch) == ""
+    made, log = compiler.log(file, scalar, arch)
+    assert made, log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("head", [16, 32, 48, 64, 80, 96, 128])
+@pytest.mark.parametrize("scalar", ["__half", "__nv_bfloat16"])
+def test_tensor_core_attention_stays_in_registers(
+    compiler: Compiler, scalar: str, head: int, arch: int
+) -> None:
+    made, log = compiler.log("attention_mma.cu", scalar, arch, **_tensor_rung(head).defines)
+    assert made, log
+    spills = [int(n) for n in re.findall(r"(\d+) bytes spill stores", log)]
+    assert len(spills) >= 3
+    assert not any(spills), log
 
 
 @pytest.mark.slow
 def test_a_broken_kernel_is_noticed(compiler: Compiler, tmp_path: Path) -> None:
     broken = tmp_path / "broken.cu"
     broken.write_text('extern "C" __global__ void f(float *x) { x[0] = undeclared; }')
-    assert "undeclared" in compiler.errors(str(broken), "float", 80)
+    made, log = compiler.log(str(broken), "float", 80)
+    assert not made and "undeclared" in log

@@ -137,7 +137,6 @@ template <int M>
 __device__ inline void write_rows(const float (&c)[M][HEAD / 8][4], scalar *rows, scalar *out,
                                   long long stride, int first, int n, int E) {
   int lane = threadIdx.x % WARP;
-  __syncwarp();  // other lanes may still read the rows
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -155,7 +154,7 @@ __device__ inline void write_rows(const float (&c)[M][HEAD / 8][4], scalar *rows
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attention_forward_mma(const strided *Q, const strided *K, const strided *V,
                           const strided_bool *mask, strided *O, float *lse, Problem p) {
   DYNAMIC_SHARED(memory);
@@ -274,7 +273,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 // dK = scale dSᵀ Q and dV = Pᵀ dO: rows of a warp are keys, so that Sᵀ and dPᵀ come out as the A
 // fragments of these products. All R heads that share the keys are walked over in turn.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attention_backward_keys_mma(const strided *Q, const strided *K, const strided *V,
                                 const strided_bool *mask, const strided *dO, const float *lse,
                                 const float *D, strided *dK, strided *dV, Problem p) {
@@ -323,7 +322,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     multiply_rows(weights, k_rows, q + stage * PITCH);
     multiply_rows(slopes, v_rows, dout + stage * PITCH);
     Sight sight = sight_of(p, mask, b, h);
-    bool edge = mask || (p.causal && start < own + 16 * BLOCKS - 1);
+    bool edge = mask || start + STEP > L || (p.causal && start < own + 16 * BLOCKS - 1);
 #pragma unroll
     for (int n = 0; n < STEP / 8; ++n)
 #pragma unroll
@@ -338,13 +337,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             float &weight = weights[m][n][2 * half + j], &slope = slopes[m][n][2 * half + j];
             weight = exp2_approx(c * weight - base);
             slope = weight * (slope - dot);
-            if (edge && !visible(sight, min(query, L - 1), own + 16 * m + 8 * half + lane / 4))
+            int key = own + 16 * m + 8 * half + lane / 4;
+            if (edge && (query >= L || !visible(sight, query, key)))
               weight = slope = 0.0f;
           }
       }
     accumulate(dv, weights, dout + stage * PITCH);
     accumulate(dk, slopes, q + stage * PITCH);
   }
+  cp_async_wait<0>();  // without a query nobody has waited for the keys
+  __syncthreads();
 #pragma unroll
   for (int m = 0; m < BLOCKS; ++m)
 #pragma unroll
@@ -357,7 +359,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // dQ = scale dS K: rows of a warp are queries.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attention_backward_queries_mma(const strided *Q, const strided *K, const strided *V,
                                    const strided_bool *mask, const strided *dO, const float *lse,
                                    const float *D, strided *dQ, Problem p) {
