@@ -1,8 +1,8 @@
 """Activations: each formula stands beside its slope.
 
-An activation is two elementwise functions: the value, and the slope times the
-incoming gradient. `ACTIVATIONS` names them for the feed-forward kernel, which
-applies them to blocks in cache.
+An activation is a function ``act(x, y, slope=None)`` that writes the value to `y` and, where
+it is wanted, the derivative to `slope`, while exp or tanh is at hand. `ACTIVATIONS` names them
+for the feed-forward kernel, which applies them to blocks in cache.
 """
 
 from __future__ import annotations
@@ -10,154 +10,112 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..backend import Array, array_module, map_blocks
+from ..backend import ELEMENTS, Array, accumulator, array_module, even_blocks, run_blocks
+from ..backend.scratch import scratch
 from . import cuda
-from .elementwise import erf_array
+from .elementwise import erf_array, select
 
 SQRT_HALF = math.sqrt(0.5)
 INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 TANH_SCALE = math.sqrt(2.0 / math.pi)
 TANH_CUBE = 0.044715
-SATURATED = 30.0  # where every activation here is a straight line in every float type
+SATURATED = 30.0  # where the tanh form is a straight line in every float type
+
+# `slope` may be `x` itself; `y` may not.
+Activation: TypeAlias = Callable[..., None]
 
 
-class Activation(NamedTuple):
-    """An elementwise function and its derivative.
-
-    Parameters
-    ----------
-    value : callable
-        ``value(x)``.
-    gradient : callable
-        ``gradient(dy, x)``, which is dy · value'(x).
-    """
-
-    value: Callable[[Array], Array]
-    gradient: Callable[[Array, Array], Array]
+def _relu(x: Array, y: Array, slope: Array | None = None) -> None:
+    """max(x, 0)."""
+    array_module(x).maximum(x, 0, out=y)
+    if slope is not None:
+        slope[...] = x > 0
 
 
-def _relu(x: Array) -> Array:
-    return array_module(x).maximum(x, 0)
-
-
-def _relu_gradient(dy: Array, x: Array) -> Array:
-    return array_module(x).where(x > 0, dy, dy.dtype.type(0))
-
-
-def _gelu(x: Array) -> Array:
-    """x Φ(x), with Φ the normal distribution function."""
-    phi = erf_array(x * SQRT_HALF)
-    phi += 1
-    phi *= 0.5
-    phi *= x
-    return phi
-
-
-def _gelu_gradient(dy: Array, x: Array) -> Array:
-    """(Φ(x) + x φ(x)) dy, with φ = Φ' the normal density."""
+def _gelu(x: Array, y: Array, slope: Array | None = None) -> None:
+    """x Φ, with slope Φ + x φ: Φ = ½ (1 + erf(x/√2)), and φ = Φ' = exp(-½ x²) / √(2π)."""
     xp = array_module(x)
-    density = x * x
-    density *= -0.5
-    xp.exp(density, out=density)
-    density *= INV_SQRT_2PI
-    density *= x
-    slope = erf_array(x * SQRT_HALF)
-    slope += 1
-    slope *= 0.5
-    slope += density
-    slope *= dy
-    return slope
-
-
-def _tanh_argument(x: Array) -> Array:
-    """u = √(2/π) (x + 0.044715 x³)."""
-    u = x * x
-    u *= TANH_SCALE * TANH_CUBE
-    u += TANH_SCALE
-    u *= x
-    return u
-
-
-def _sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)), in place in a new array; saturates without a NaN."""
-    s = -z
-    array_module(z).exp(s, out=s)
-    s += 1
-    return array_module(z).reciprocal(s, out=s)
-
-
-def _gelu_tanh(x: Array) -> Array:
-    """½ x (1 + tanh u)."""
-    u = _tanh_argument(x)
-    array_module(x).tanh(u, out=u)
-    u += 1
-    u *= x
-    u *= 0.5
-    return u
-
-
-def _gelu_tanh_gradient(dy: Array, x: Array) -> Array:
-    """½ (1 + t) (1 + (1 - t) x u') dy with t = tanh u, u' = √(2/π) (1 + 3 · 0.044715 x²)."""
-    xp = array_module(x)
-    x = xp.clip(x, -SATURATED, SATURATED)  # t is ±1 long before x³ overflows to an infinity
-    slope = x * x
-    t = slope * (TANH_SCALE * TANH_CUBE)
-    t += TANH_SCALE
+    t, Phi = scratch("t", x), scratch("s", x)
+    xp.multiply(x, SQRT_HALF, out=t)
+    erf_array(t, out=Phi)
+    Phi += 1
+    Phi *= 0.5
+    xp.multiply(x, Phi, out=y)
+    if slope is None:
+        return
+    xp.multiply(x, x, out=t)
+    t *= -0.5
+    xp.exp(t, out=t)
+    t *= INV_SQRT_2PI
     t *= x
-    xp.tanh(t, out=t)
-    slope *= TANH_SCALE * 3 * TANH_CUBE
-    slope += TANH_SCALE
-    slope *= x
-    slope *= 1 - t
-    slope += 1
-    t += 1
-    slope *= t
-    slope *= 0.5
-    slope *= dy
-    return slope
+    xp.add(Phi, t, out=slope)
 
 
-def _silu(x: Array) -> Array:
-    """x σ(x)."""
-    s = _sigmoid(x)
+def _gelu_tanh(x: Array, y: Array, slope: Array | None = None) -> None:
+    """x s, with slope s + x s (1 - s) 2u': s = ½ (1 + tanh u), u = √(2/π) (x + 0.044715 x³)."""
+    xp = array_module(x)
+    t, s = scratch("t", x), scratch("s", x)
+    xp.multiply(x, x, out=t)
+    xp.multiply(t, TANH_SCALE * TANH_CUBE, out=s)
+    s += TANH_SCALE
     s *= x
-    return s
+    xp.tanh(s, out=s)
+    s += 1
+    s *= 0.5
+    xp.multiply(x, s, out=y)
+    if slope is None:
+        return
+    xp.minimum(t, SATURATED**2, out=t)  # s is 0 or 1 long before x² overflows to an infinity
+    t *= 2 * 3 * TANH_SCALE * TANH_CUBE
+    t += 2 * TANH_SCALE
+    xp.subtract(1, s, out=slope)
+    slope *= t
+    slope *= y
+    slope += s
 
 
-def _silu_gradient(dy: Array, x: Array) -> Array:
-    """σ(x) (1 + x (1 - σ(x))) dy."""
-    s = _sigmoid(x)
-    slope = 1 - s
-    slope *= x
-    slope += 1
-    slope *= s
-    slope *= dy
-    return slope
+def _silu(x: Array, y: Array, slope: Array | None = None) -> None:
+    """x s, with slope s + x s (1 - s): s = σ(x) = 1 / (1 + exp(-x)); saturates without a NaN."""
+    xp = array_module(x)
+    s = scratch("s", x)
+    xp.negative(x, out=s)
+    xp.exp(s, out=s)
+    s += 1
+    xp.reciprocal(s, out=s)
+    xp.multiply(x, s, out=y)
+    if slope is None:
+        return
+    xp.subtract(1, s, out=slope)
+    slope *= y
+    slope += s
 
 
-def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
-    """Return the formula that works on half precision in float32 and rounds once, at the end."""
+def _in_float32(act: Activation) -> Activation:
+    """Return the activation that works on half precision in float32 and rounds once, at the end."""
 
-    @functools.wraps(formula)
-    def wide(*arrays: Array) -> Array:
-        dtype = arrays[0].dtype
-        if dtype.itemsize > 2:
-            return formula(*arrays)
-        y: Array = formula(*(a.astype(np.float32) for a in arrays)).astype(dtype)
-        return y
+    @functools.wraps(act)
+    def wide(x: Array, y: Array, slope: Array | None = None) -> None:
+        if x.dtype.itemsize > 2:
+            return act(x, y, slope)
+        x = x.astype(np.float32)
+        value = array_module(x).empty_like(x)
+        act(x, value, None if slope is None else x)
+        y[...] = value
+        if slope is not None:
+            slope[...] = x
 
     return wide
 
 
-ACTIVATIONS = {
-    "relu": Activation(_in_float32(_relu), _in_float32(_relu_gradient)),
-    "gelu": Activation(_in_float32(_gelu), _in_float32(_gelu_gradient)),
-    "gelu_tanh": Activation(_in_float32(_gelu_tanh), _in_float32(_gelu_tanh_gradient)),
-    "silu": Activation(_in_float32(_silu), _in_float32(_silu_gradient)),
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": _in_float32(_relu),
+    "gelu": _in_float32(_gelu),
+    "gelu_tanh": _in_float32(_gelu_tanh),
+    "silu": _in_float32(_silu),
 }
 
 
@@ -175,12 +133,30 @@ def find_activation(name: str) -> Activation:
         raise ValueError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}") from None
 
 
+def _in_blocks(work: Callable[..., None], out: Array, *arrays: Array) -> Array:
+    """Call ``work(out_block, *blocks)`` for every block of the arrays, flat."""
+    flat = [a.reshape(-1) for a in (out, *arrays)]
+    on_gpu = array_module(out) is not np
+    blocks = even_blocks(out.size, out.size if on_gpu else ELEMENTS)
+    run_blocks(lambda b: work(*[a[b] for a in flat]), blocks)
+    return out
+
+
 def _forward(name: str, x: Array) -> tuple[Array, tuple[Any, ...]]:
-    return map_blocks(ACTIVATIONS[name].value, x), (x,)
+    act = find_activation(name)
+    return _in_blocks(lambda y, x: act(x, y), array_module(x).empty(x.shape, x.dtype), x), (x,)
 
 
 def _backward(name: str, dy: Array, x: Array) -> tuple[Array]:
-    return (map_blocks(ACTIVATIONS[name].gradient, dy, x),)
+    act, wide = find_activation(name), accumulator(x.dtype)
+
+    def work(dx: Array, dy: Array, x: Array) -> None:
+        x = x.astype(wide, copy=False)
+        slope = dx if dx.dtype == wide else scratch("slope", x)
+        act(x, scratch("y", x), slope)
+        array_module(x).multiply(slope, dy, out=dx, casting="same_kind")
+
+    return (_in_blocks(work, array_module(x).empty(x.shape, x.dtype), dy, x),)
 
 
 def relu_forward(x: Array) -> tuple[Array, tuple[Any, ...]]:
@@ -220,7 +196,9 @@ def relu_forward(x: Array) -> tuple[Array, tuple[Any, ...]]:
 
 def relu_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array]:
     """Return ``(dx,)``."""
-    return _backward("relu", dy, saved[0])
+    (x,) = saved
+    dx = array_module(x).empty(x.shape, x.dtype)
+    return (_in_blocks(lambda dx, dy, x: select(x > 0, dy, out=dx), dx, dy, x),)
 
 
 def gelu_forward(x: Array, *, approximate: str = "none") -> tuple[Array, tuple[Any, ...]]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, Key, array_module, even_blocks, run_blocks
+from ..backend import Array, Key, array_module, blocks, even_blocks, run_blocks
+from ..backend.scratch import aligned_empty, scratch
 from .activation import find_activation
-from .dropout import drop
+from .dropout import keep_mask, select
 from .linear import product, products, sum_of_rows
 
 ROWS, COLUMNS = 512, 768  # of one tile of the intermediate: 1.5 MiB of float32
-PIECE = 1 << 16  # elements that an activation works on at a time
+PIECE = 1 << 17  # elements that an activation works on at a time
 
 
 def _tiles(xp: Any, n: int, F: int, dropout_p: float = 0.0) -> list[tuple[slice, slice]]:
@@ -27,12 +28,10 @@ def _tiles(xp: Any, n: int, F: int, dropout_p: float = 0.0) -> list[tuple[slice,
     return [(r, c) for r in even_blocks(n, ROWS) for c in columns]
 
 
-def _pieces(xp: Any, rows: slice, columns: slice) -> list[slice]:
+def _pieces(tile: Array) -> list[slice]:
     """Return the rows of a tile in pieces whose temporaries stay in cache together."""
-    if xp is not np:
-        return [rows]
-    step = max(1, PIECE // (columns.stop - columns.start))
-    return [slice(i, min(i + step, rows.stop)) for i in range(rows.start, rows.stop, step)]
+    on_gpu = array_module(tile) is not np
+    return blocks(len(tile), max(1, len(tile) if on_gpu else PIECE // tile.shape[1]))
 
 
 def _check(name: str, x: Array, **weights: tuple[Array | None, tuple[int, ...]]) -> None:
@@ -54,6 +53,7 @@ def feed_forward_forward(
     activation: str = "relu",
     dropout_p: float = 0.0,
     key: Key | None = None,
+    needs_grad: bool = True,
 ) -> tuple[Array, tuple[Any, ...]]:
     """Position-wise feed-forward network, act(x W₁ᵀ + b₁) W₂ᵀ + b₂.
 
@@ -75,13 +75,15 @@ def feed_forward_forward(
         Dropout after the activation.
     key : Key, optional
         Random stream of the dropout.
+    needs_grad : bool
+        Whether there will be a backward pass; if not, nothing is kept for it.
 
     Returns
     -------
     y : (..., D') array
         Mapped rows.
     saved : tuple
-        The inputs and ``h`` = x W₁ᵀ + b₁, shape (N, F); the activation is computed again.
+        The inputs, ``a`` and act'(h), both (N, F) and after the dropout.
 
     Raises
     ------
@@ -90,8 +92,8 @@ def feed_forward_forward(
 
     Notes
     -----
-    With a = act(h): ``da = dy W₂``, ``dh = da ∘ act'(h)``, ``dx = dh W₁``,
-    ``dW₂ = dyᵀ a``, ``dW₁ = dhᵀ x``, and the biases' gradients are the column sums.
+    With h = x W₁ᵀ + b₁ and a = act(h): ``da = dy W₂``, ``dh = da ∘ act'(h)``,
+    ``dx = dh W₁``, ``dW₂ = dyᵀ a``, ``dW₁ = dhᵀ x``, and the biases' gradients are the column sums.
 
     Card: ``minitransformer cards feed-forward``.
 
@@ -115,41 +117,43 @@ def feed_forward_forward(
     act = find_activation(activation)
     rows = x.reshape(-1, D)
     n = len(rows)
-    h, a = xp.empty((n, F), x.dtype), xp.empty((n, F), x.dtype)
+    if dropout_p and key is None:
+        raise ValueError("feed_forward: dropout_p > 0 needs a key")
+    a = aligned_empty((n, F), like=x)
+    slope = aligned_empty((n, F), like=x) if needs_grad else None
 
     def work(tile: tuple[slice, slice]) -> None:
         r, c = tile
-        product(rows[r], w1[c].T, out=h[tile])
-        for piece in _pieces(xp, r, c):
+        a_rc = a[tile]
+        h = scratch("h", a_rc) if slope is None else slope[tile]  # h makes way for its slope
+        product(rows[r], w1[c].T, out=h)
+        for p in _pieces(h):
             if b1 is not None:
-                h[piece, c] += b1[c]
-            a_rc = act.value(h[piece, c])
-            a[piece, c] = _dropout_rows(a_rc, piece, dropout_p, key) if dropout_p else a_rc
+                h[p] += b1[c]
+            act(h[p], a_rc[p], None if slope is None else h[p])
+            if dropout_p:
+                keep = keep_mask(dropout_p, key, (r.start + p.start) * F, h[p].size, xp)
+                for kept in (a_rc[p],) if slope is None else (a_rc[p], h[p]):
+                    select(kept, keep.reshape(kept.shape), dropout_p, out=kept)
 
     run_blocks(work, _tiles(xp, n, F, dropout_p))
-    y = product(a, w2.T, bias=b2)
-    saved = (x, w1, w2, h, b1 is not None, b2 is not None, act, dropout_p, key)
-    return y.reshape(*x.shape[:-1], len(w2)), saved
+    y = product(a, w2.T, bias=b2).reshape(*x.shape[:-1], len(w2))
+    return y, (x, w1, w2, a, slope, b1 is not None, b2 is not None)
 
 
 def feed_forward_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array | None, ...]:
     """Return ``(dx, dw1, db1, dw2, db2)``."""
-    x, w1, w2, h, has_b1, has_b2, act, dropout_p, key = saved
+    x, w1, w2, a, slope, has_b1, has_b2 = saved
     xp = array_module(x)
     rows, dy_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    a, dh = xp.empty_like(h), xp.empty_like(h)
+    dh = aligned_empty(a.shape, like=a)
 
     def work(tile: tuple[slice, slice]) -> None:
         r, c = tile
         product(dy_rows[r], w2[:, c], out=dh[tile])
-        for r in _pieces(xp, *tile):
-            a_rc, da = act.value(h[r, c]), dh[r, c]
-            if dropout_p:
-                a_rc, da = (_dropout_rows(v, r, dropout_p, key) for v in (a_rc, da))
-            a[r, c] = a_rc
-            dh[r, c] = act.gradient(da, h[r, c])
+        dh[tile] *= slope[tile]
 
-    run_blocks(work, _tiles(xp, len(rows), h.shape[1], dropout_p))
+    run_blocks(work, _tiles(xp, *a.shape))
     db1, db2, dx, dw1, dw2 = products(
         sum_of_rows(dh), sum_of_rows(dy_rows), (dh, w1), (dh.T, rows), (dy_rows.T, a)
     )
@@ -158,15 +162,14 @@ def feed_forward_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array | No
     )  # fmt: skip
 
 
-def _dropout_rows(a: Array, r: slice, p: float, key: Key | None) -> Array:
-    """Drop out a block of rows with its stretch of the stream, as `dropout` would on all rows."""
-    if key is None:
-        raise ValueError("feed_forward: dropout_p > 0 needs a key")
-    return drop(a, p, key, start=r.start * a.shape[-1])
-
-
 def gated_feed_forward_forward(
-    x: Array, w_gate: Array, w_up: Array, w_down: Array, *, activation: str = "silu"
+    x: Array,
+    w_gate: Array,
+    w_up: Array,
+    w_down: Array,
+    *,
+    activation: str = "silu",
+    needs_grad: bool = True,
 ) -> tuple[Array, tuple[Any, ...]]:
     """Gated feed-forward network, (act(x W_gᵀ) ∘ x W_uᵀ) W_dᵀ; SwiGLU with ``silu``.
 
@@ -180,13 +183,15 @@ def gated_feed_forward_forward(
         Back to the size of the model.
     activation : {"silu", "gelu", "gelu_tanh", "relu"}
         Of the gate.
+    needs_grad : bool
+        Whether there will be a backward pass; if not, nothing is kept for it.
 
     Returns
     -------
     y : (..., D') array
         Mapped rows.
     saved : tuple
-        The inputs and both intermediates before the activation, shape (N, F) each.
+        The inputs, and act(g), u ∘ act'(g) and s, shape (N, F) each.
 
     Raises
     ------
@@ -218,41 +223,44 @@ def gated_feed_forward_forward(
     act = find_activation(activation)
     rows = x.reshape(-1, D)
     n = len(rows)
-    gate, up, s = (xp.empty((n, F), x.dtype) for _ in range(3))
+    s = aligned_empty((n, F), like=x)
+    opened, slope = (aligned_empty((n, F), like=x) if needs_grad else None for _ in range(2))
 
     def work(tile: tuple[slice, slice]) -> None:
         r, c = tile
-        product(rows[r], w_gate[c].T, out=gate[tile])
-        product(rows[r], w_up[c].T, out=up[tile])
-        for r in _pieces(xp, *tile):
-            opened = act.value(gate[r, c])
-            opened *= up[r, c]
-            s[r, c] = opened
+        up = s[tile]  # makes way for what the gate lets through
+        gate = scratch("gate", up) if slope is None else slope[tile]
+        open_rc = scratch("opened", up) if opened is None else opened[tile]
+        product(rows[r], w_gate[c].T, out=gate)
+        product(rows[r], w_up[c].T, out=up)
+        for p in _pieces(up):
+            act(gate[p], open_rc[p], None if slope is None else gate[p])
+            if slope is not None:
+                gate[p] *= up[p]
+            up[p] *= open_rc[p]
 
     run_blocks(work, _tiles(xp, n, F))
-    y = product(s, w_down.T)
-    return y.reshape(*x.shape[:-1], len(w_down)), (x, w_gate, w_up, w_down, gate, up, act)
+    y = product(s, w_down.T).reshape(*x.shape[:-1], len(w_down))
+    return y, (x, w_gate, w_up, w_down, opened, slope, s)
 
 
 def gated_feed_forward_backward(
     dy: Array, saved: tuple[Any, ...]
 ) -> tuple[Array, Array, Array, Array]:
     """Return ``(dx, dw_gate, dw_up, dw_down)``."""
-    x, w_gate, w_up, w_down, gate, up, act = saved
+    x, w_gate, w_up, w_down, opened, slope, s = saved
     xp = array_module(x)
     rows, dy_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    s, dgate, dup = (xp.empty_like(gate) for _ in range(3))
+    dgate, dup = (aligned_empty(s.shape, like=s) for _ in range(2))
 
     def work(tile: tuple[slice, slice]) -> None:
         r, c = tile
-        product(dy_rows[r], w_down[:, c], out=dup[tile])
-        for r in _pieces(xp, *tile):
-            ds, opened = dup[r, c], act.value(gate[r, c])
-            s[r, c] = opened * up[r, c]
-            dgate[r, c] = act.gradient(ds * up[r, c], gate[r, c])
-            dup[r, c] = ds * opened
+        ds = dup[tile]
+        product(dy_rows[r], w_down[:, c], out=ds)
+        xp.multiply(ds, slope[tile], out=dgate[tile])
+        ds *= opened[tile]
 
-    run_blocks(work, _tiles(xp, *gate.shape))
+    run_blocks(work, _tiles(xp, *s.shape))
     dx, from_up, dw_gate, dw_up, dw_down = products(
         (dgate, w_gate), (dup, w_up), (dgate.T, rows), (dup.T, rows), (dy_rows.T, s)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...autograd import Tensor, record
+from ...autograd import Tensor, is_grad_enabled, record
 from ...backend import next_key
 from ...kernels import feed_forward as _feed_forward
 from ...kernels import linear as _linear
@@ -138,6 +138,7 @@ def feed_forward(
         activation=activation,
         dropout_p=dropout_p,
         key=next_key() if dropout_p > 0.0 else None,
+        needs_grad=is_grad_enabled(),
     )
 
 
@@ -202,4 +203,5 @@ def gated_feed_forward(
         weight_up,
         weight_down,
         activation=activation,
+        needs_grad=is_grad_enabled(),
     )
