@@ -146,24 +146,33 @@ def check_cross_entropy(program: Program, seed: int) -> None:
     close(dlogits, cross_entropy.cross_entropy_backward(scale.astype(float), saved)[0])
 
 
-@covers("bias_gelu_forward", "gelu_backward")
-def check_gelu(program: Program, seed: int) -> None:
+@covers("activation_forward", "activation_backward")
+def check_activation(program: Program, seed: int) -> None:
     x, bias = noise(1, 9, 40) * 4, noise(2, 40)
     x[0, :5] = 1e4, -1e4, 0, 15, 1e20
     odd = noise(3, 123)  # the last thread has three numbers, and nothing lies at 16 bytes
-    for tanh_form, approximate in ((0, "none"), (1, "tanh")):
-        for rows, b in ((x, bias), (odd[1:], None)):
-            dy, start = noise(4, *rows.shape), 0 if b is None else b
-            h, y, dh, again = rows.copy(), *(np.full_like(rows, np.nan) for _ in range(3))
-            width = 0 if b is None else len(b)
-            program("bias_gelu_forward", (2,), 64, h, b, h, y, h.size, width, tanh_form, seed=seed)
-            exact, saved = activation.gelu_forward(
-                (rows + start).astype(float), approximate=approximate
-            )
-            close(y, exact)
-            program("gelu_backward", (2,), 64, dy, h, dh, again, h.size, tanh_form, seed=seed)
-            close(dh, activation.gelu_backward(dy.astype(float), saved)[0])
-            close(again, exact)
+    key, no_key = Key(7, 1, 2), Key(0, 0, 0)
+    for kind, name in enumerate(("relu", "gelu", "gelu_tanh", "silu")):
+        forward = getattr(activation, f"{name.removesuffix('_tanh')}_forward")
+        backward = getattr(activation, f"{name.removesuffix('_tanh')}_backward")
+        options = {"approximate": "tanh"} if name == "gelu_tanh" else {}
+        for rows, b, threshold in ((x, bias, 0), (odd[1:], None, 0), (x, bias, 2**30)):
+            h, y, dh = (np.full_like(rows, np.nan) for _ in range(3))
+            h[...], width = rows, 0 if b is None else len(b)
+            stream = key if threshold else no_key
+            program(
+                "activation_forward", (2,), 64, h, b, h, y, h.size, width, kind, threshold,
+                4 / 3 if threshold else 1.0, stream.step, stream.operation, stream.seed, seed=seed,
+            )  # fmt: skip
+            kept = np.where(random_bits(key, h.size) >= 2**30, 4 / 3, 0).reshape(h.shape)
+            kept = kept if threshold else np.ones(h.shape)
+            exact, saved = forward((rows + (0 if b is None else b)).astype(float), **options)
+            close(y, exact * kept)
+            close(h, backward(np.ones(h.shape), saved)[0] * kept)
+            dy = noise(4, *rows.shape)
+            program("activation_backward", (2,), 64, dy, rows, dh, h.size, kind, seed=seed)
+            _, saved = forward(rows.astype(float), **options)
+            close(dh, backward(dy.astype(float), saved)[0])
 
 
 @covers("random_bits", "residual_dropout")
@@ -291,6 +300,10 @@ MISTAKES = [
     ("activation.cu", "rest == 0.0f ? 0.0f : ", "x * 0.0f + "),
     ("activation.cu", "3.0f * TANH_CUBE", "2.0f * TANH_CUBE"),
     ("activation.cu", "bias + i % width", "bias"),
+    ("activation.cu", "kind == SILU ? 1.0f : ", ""),
+    ("activation.cu", "x <= 0.0f ? 0.0f : x", "x"),
+    ("activation.cu", "philox(j + 1,", "philox(j,"),
+    ("activation.cu", "a.slope * kept", "a.slope"),
     ("activation.cu", "if (k < left) v[k]", "if (k + 1 < left) v[k]"),
     ("activation.cu", "if (k < left) p[k]", "if (k + 1 < left) p[k]"),
     ("dropout.cu", "c0 = high1 ^ c1 ^ k0", "c0 = high1 ^ c1"),

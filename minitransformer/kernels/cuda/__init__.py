@@ -7,7 +7,12 @@ above is what runs otherwise, and what the tests hold these against.
 from __future__ import annotations
 
 from ...backend.cuda import fits
-from .activation import bias_gelu, bias_gelu_fits, gelu_again, gelu_backward, gelu_forward
+from .activation import (
+    bias_activation,
+    bias_activation_fits,
+    gelu_backward,
+    gelu_forward,
+)
 from .adamw import adam, clip_gradients, gradient_norm, listed
 from .attention import attention_backward, attention_fits, attention_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward
@@ -23,13 +28,12 @@ __all__ = [
     "attention_backward",
     "attention_fits",
     "attention_forward",
-    "bias_gelu",
-    "bias_gelu_fits",
+    "bias_activation",
+    "bias_activation_fits",
     "clip_gradients",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "fits",
-    "gelu_again",
     "gelu_backward",
     "gelu_forward",
     "gradient_norm",

@@ -1,62 +1,69 @@
-// GELU after a bias in one pass, both forms, and the gradient.
+// An activation after a bias and before a dropout, in one pass; its slope from the same pass.
 #include "common.cuh"
+#include "philox.cuh"
 
 #define SQRT_HALF 0.70710678118654752f
 #define INV_SQRT_2PI 0.39894228040143268f
 #define TANH_SCALE 0.79788456080286536f
 #define TANH_CUBE 0.044715f
 
-__device__ inline float gelu(float x) { return 0.5f * x * (1.0f + erff(x * SQRT_HALF)); }
+enum { RELU, GELU, GELU_TANH, SILU };
 
-__device__ inline float gelu_slope(float x) {
-  return 0.5f * (1.0f + erff(x * SQRT_HALF)) + x * INV_SQRT_2PI * expf(-0.5f * x * x);
-}
+struct Value {
+  float y, slope;
+};
 
-// ½ (1 + tanh u) = 1 / (1 + exp(-2 u)), u = √(2/π) (x + 0.044715 x³): one exponential, no tanh
-__device__ inline float tanh_gate(float x) {
-  return 1.0f / (1.0f + expf(-2.0f * TANH_SCALE * (x + TANH_CUBE * x * x * x)));
-}
-
-__device__ inline float gelu_tanh(float x) { return x * tanh_gate(x); }
-
-__device__ inline float gelu_tanh_slope(float x) {
-  float s = tanh_gate(x);
+__device__ inline Value activate(float x, int kind) {
+  if (kind == RELU) return {x <= 0.0f ? 0.0f : x, x > 0.0f ? 1.0f : 0.0f};
+  if (kind == GELU) {
+    float phi = 0.5f * (1.0f + erff(x * SQRT_HALF));
+    return {x * phi, phi + x * INV_SQRT_2PI * expf(-0.5f * x * x)};
+  }
+  // both others are x σ(u): ½ (1 + tanh u) = σ(2 u) spares the tanh
+  float u = kind == SILU ? x : 2.0f * TANH_SCALE * (x + TANH_CUBE * x * x * x);
+  float inner = kind == SILU ? 1.0f : 2.0f * TANH_SCALE * (1.0f + 3.0f * TANH_CUBE * x * x);
+  float s = 1.0f / (1.0f + expf(-u));
   float rest = s * (1.0f - s);  // zero long before x³ overflows: select, do not multiply
-  float inner = 2.0f * TANH_SCALE * (1.0f + 3.0f * TANH_CUBE * x * x);
-  return s + (rest == 0.0f ? 0.0f : x * rest * inner);
+  return {x * s, s + (rest == 0.0f ? 0.0f : x * rest * inner)};
 }
 
-// h = x + bias, y = gelu(h). Without a bias (width 0) h is not written; h may be x itself. The
-// width is a multiple of eight or zero, so that eight neighbours lie in one row.
-extern "C" __global__ void bias_gelu_forward(const scalar *x, const scalar *bias, scalar *h,
-                                             scalar *y, long long n, int width, int tanh_form) {
-  long long step = 8LL * gridDim.x * blockDim.x;
-  for (long long i = 8 * ((long long)blockIdx.x * blockDim.x + threadIdx.x); i < n; i += step) {
-    float v[8], b[8];
+// h = x + bias, y = act(h), slope = act'(h), both dropped out where there is a threshold. Without
+// a bias the width is zero, else a multiple of eight, so that a thread's eight numbers lie in one
+// row. The slope may be null, or take the place of x.
+extern "C" __global__ void activation_forward(const scalar *x, const float *bias, scalar *slope,
+                                              scalar *y, long long n, int width, int kind,
+                                              unsigned threshold, float scale, u64 step,
+                                              u64 operation, u64 seed) {
+  long long stride = (long long)gridDim.x * blockDim.x;
+  for (long long j = (long long)blockIdx.x * blockDim.x + threadIdx.x; 8 * j < n; j += stride) {
+    float v[8], b[8] = {}, s[8];
+    long long i = 8 * j;
     load_octet(x + i, n - i, v);
-    if (width) {
-      load_octet(bias + i % width, 8, b);
-      for (int k = 0; k < 8; ++k) v[k] = (float)(scalar)(v[k] + b[k]);  // what backward will read
-      store_octet(h + i, n - i, v);
+    if (width)
+      for (int k = 0; k < 8; k += 4)
+        load_pack(bias + i % width + k, 4, *(float (*)[4])(b + k));
+    u64 words[4];
+    if (threshold) philox(j + 1, step, operation, seed, words);
+    for (int k = 0; k < 8; ++k) {
+      Value a = activate(v[k] + b[k], kind);
+      float kept = !threshold ? 1.0f : number(words, k) >= threshold ? scale : 0.0f;
+      v[k] = kept == 0.0f ? 0.0f : a.y * kept;  // a dropped NaN is a zero
+      s[k] = kept == 0.0f ? 0.0f : a.slope * kept;
     }
-    for (int k = 0; k < 8; ++k) v[k] = tanh_form ? gelu_tanh(v[k]) : gelu(v[k]);
+    if (slope) store_octet(slope + i, n - i, s);
     store_octet(y + i, n - i, v);
   }
 }
 
-// dh = dy gelu'(h), and y = gelu(h) again where it is wanted; dh may be dy itself.
-extern "C" __global__ void gelu_backward(const scalar *dy, const scalar *h, scalar *dh, scalar *y,
-                                         long long n, int tanh_form) {
+// dx = dy act'(x)
+extern "C" __global__ void activation_backward(const scalar *dy, const scalar *x, scalar *dx,
+                                               long long n, int kind) {
   long long step = 8LL * gridDim.x * blockDim.x;
   for (long long i = 8 * ((long long)blockIdx.x * blockDim.x + threadIdx.x); i < n; i += step) {
     float v[8], d[8];
-    load_octet(h + i, n - i, v);
+    load_octet(x + i, n - i, v);
     load_octet(dy + i, n - i, d);
-    for (int k = 0; k < 8; ++k) d[k] *= tanh_form ? gelu_tanh_slope(v[k]) : gelu_slope(v[k]);
-    store_octet(dh + i, n - i, d);
-    if (y) {
-      for (int k = 0; k < 8; ++k) v[k] = tanh_form ? gelu_tanh(v[k]) : gelu(v[k]);
-      store_octet(y + i, n - i, v);
-    }
+    for (int k = 0; k < 8; ++k) d[k] *= activate(v[k], kind).slope;
+    store_octet(dx + i, n - i, d);
   }
 }

@@ -1,12 +1,13 @@
-"""GELU, after a bias or alone: the launches of activation.cu."""
+"""Activations, alone or between a bias and a dropout: the launches of activation.cu."""
 
 from __future__ import annotations
 
-from ...backend import Array, array_module
+from ...backend import Array, Key, array_module
 from ...backend.cuda import fits, launch
 from .grid import HERE, OCTET, elementwise_grid, plain
 
 FILE = HERE / "activation.cu"
+KINDS = {"relu": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3}
 
 
 def gelu_forward(x: Array, tanh_form: bool) -> Array:
@@ -14,8 +15,8 @@ def gelu_forward(x: Array, tanh_form: bool) -> Array:
     x = plain(x)
     y: Array = array_module(x).empty(x.shape, x.dtype)
     launch(
-        FILE, "bias_gelu_forward", elementwise_grid(x.size), 256,
-        x, None, None, y, x.size, 0, tanh_form, dtype=x.dtype,
+        FILE, "activation_forward", elementwise_grid(x.size), 256,
+        x, None, None, y, x.size, 0, 1 + tanh_form, 0, 1.0, 0, 0, 0, dtype=x.dtype,
     )  # fmt: skip
     return y
 
@@ -25,29 +26,26 @@ def gelu_backward(dy: Array, x: Array, tanh_form: bool) -> Array:
     x = plain(x)
     dx: Array = array_module(x).empty(x.shape, x.dtype)
     launch(
-        FILE, "gelu_backward", elementwise_grid(x.size), 256,
-        plain(dy), x, dx, None, x.size, tanh_form, dtype=x.dtype,
+        FILE, "activation_backward", elementwise_grid(x.size), 256,
+        plain(dy), x, dx, x.size, 1 + tanh_form, dtype=x.dtype,
     )  # fmt: skip
     return dx
 
 
-def bias_gelu_fits(h: Array, bias: Array | None) -> bool:
-    """Return whether the kernel takes rows `h`: eight neighbours must lie in one."""
-    return fits(h, bias) and h.shape[-1] % OCTET == 0 and h.flags.c_contiguous
+def bias_activation_fits(h: Array, bias: Array | None) -> bool:
+    """Return whether the kernel takes the rows `h`: eight neighbours must lie in one."""
+    return fits(h) and (bias is None or h.shape[-1] % OCTET == 0)
 
 
-def bias_gelu(h: Array, bias: Array | None, a: Array, tanh_form: bool) -> None:
-    """Add the bias to the rows `h` in place and write their GELU to `a`."""
-    width = 0 if bias is None else len(bias)
+def bias_activation(
+    h: Array, bias: Array | None, a: Array, slope: Array | None, name: str, *,
+    threshold: int = 0, scale: float = 1.0, key: Key | None = None,
+) -> None:  # fmt: skip
+    """Write dropout(act(h + bias)) to `a`, and its derivative to `slope`, which may be `h`."""
+    bias = None if bias is None else bias.astype("float32", copy=False)
+    step, operation, seed = (0, 0, 0) if key is None else (key.step, key.operation, key.seed)
     launch(
-        FILE, "bias_gelu_forward", elementwise_grid(h.size), 256,
-        h, bias, h, a, h.size, width, tanh_form, dtype=h.dtype,
-    )  # fmt: skip
-
-
-def gelu_again(da: Array, h: Array, a: Array, tanh_form: bool) -> None:
-    """Turn `da` into the gradient of `h` in place, and write the GELU of `h` to `a`."""
-    launch(
-        FILE, "gelu_backward", elementwise_grid(h.size), 256,
-        da, h, da, a, h.size, tanh_form, dtype=h.dtype,
+        FILE, "activation_forward", elementwise_grid(h.size), 256,
+        h, bias, slope, a, h.size, 0 if bias is None else len(bias), KINDS[name],
+        threshold, scale, step, operation, seed, dtype=h.dtype,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ class Team(NamedTuple):
         return {"TEAM": self.size, "PACKS": self.packs}
 
 
+@functools.cache
 def team(width: int, dtype: Any) -> Team:
     """Return the team for rows of a width: a warp if it can hold one."""
     packs = -(-width * dtype.itemsize // 16)
