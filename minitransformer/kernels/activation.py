@@ -143,11 +143,15 @@ def _in_blocks(work: Callable[..., None], out: Array, *arrays: Array) -> Array:
 
 
 def _forward(name: str, x: Array) -> tuple[Array, tuple[Any, ...]]:
+    if cuda.fits(x):
+        return cuda.activation_forward(x, name), (x,)
     act = find_activation(name)
     return _in_blocks(lambda y, x: act(x, y), array_module(x).empty(x.shape, x.dtype), x), (x,)
 
 
 def _backward(name: str, dy: Array, x: Array) -> tuple[Array]:
+    if cuda.fits(x, dy):
+        return (cuda.activation_backward(dy, x, name),)
     act, wide = find_activation(name), accumulator(x.dtype)
 
     def work(dx: Array, dy: Array, x: Array) -> None:
@@ -245,16 +249,12 @@ def gelu_forward(x: Array, *, approximate: str = "none") -> tuple[Array, tuple[A
     if approximate not in forms:
         raise ValueError(f"approximate must be 'none' or 'tanh', found {approximate!r}")
     form = forms[approximate]
-    if cuda.fits(x):
-        return cuda.gelu_forward(x, form == "gelu_tanh"), (x, form)
     return _forward(form, x)[0], (x, form)
 
 
 def gelu_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array]:
     """Return ``(dx,)``."""
     x, form = saved
-    if cuda.fits(x, dy):
-        return (cuda.gelu_backward(dy, x, form == "gelu_tanh"),)
     return _backward(form, dy, x)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from ..backend import Array, Key, array_module, blocks, even_blocks, run_blocks
 from ..backend.scratch import aligned_empty, scratch
+from . import cuda
 from .activation import find_activation
-from .dropout import keep_mask, select
+from .dropout import keep_mask, keep_threshold, select
 from .linear import product, products, sum_of_rows
 
 ROWS, COLUMNS = 512, 768  # of one tile of the intermediate: 1.5 MiB of float32
@@ -127,6 +128,12 @@ def feed_forward_forward(
         a_rc = a[tile]
         h = scratch("h", a_rc) if slope is None else slope[tile]  # h makes way for its slope
         product(rows[r], w1[c].T, out=h)
+        if cuda.bias_activation_fits(h, b1) and dropout_p < 1.0:
+            cuda.bias_activation(
+                h, b1, a_rc, None if slope is None else h, activation,
+                threshold=keep_threshold(dropout_p), scale=1.0 / (1.0 - dropout_p), key=key,
+            )  # fmt: skip
+            return
         for p in _pieces(h):
             if b1 is not None:
                 h[p] += b1[c]

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 import minitransformer as mt
 from minitransformer import nn, optim
+from minitransformer.backend import Key
+from minitransformer.kernels import feed_forward
 from minitransformer.kernels.cuda import adamw
 from minitransformer.models.gpt import GPT, GPTConfig
 from tests.device import device_pair, train
@@ -70,6 +72,24 @@ def test_rows_of_any_width(name: str, width: int, cupy: Any) -> None:
     pairs += zip(backward(there(dout), saved), backward(dout.astype(float), exact_saved))
     for found, expected in pairs:
         np.testing.assert_allclose(back(found), expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "silu"])
+def test_feed_forward_in_one_kernel_between_its_products(
+    activation: str, p: float, cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    shapes = ((5, 16), (24, 16), (24,), (16, 24), (16,))
+    arrays = [random.normal(size=shape).astype(np.float32) for shape in shapes]
+    options = {"activation": activation, "dropout_p": p, "key": Key(3, 1, 4)}
+    expected, saved = feed_forward.feed_forward_forward(*arrays, **options)
+    gradients = feed_forward.feed_forward_backward(expected, saved)
+    monkeypatch.setattr(feed_forward, "_pieces", None)  # the array formula
+    out, saved = feed_forward.feed_forward_forward(*map(there, arrays), **options)
+    pairs = zip(feed_forward.feed_forward_backward(there(expected), saved), gradients)
+    for found, wanted in [(out, expected), *pairs]:
+        np.testing.assert_allclose(back(found), wanted, rtol=1e-4, atol=1e-4)
 
 
 def gpt_steps(device: str, ids_on: str, steps: int = 2) -> tuple[list[Any], list[Any]]:

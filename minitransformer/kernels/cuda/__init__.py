@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from ...backend.cuda import fits
 from .activation import (
+    activation_backward,
+    activation_forward,
     bias_activation,
     bias_activation_fits,
-    gelu_backward,
-    gelu_forward,
 )
 from .adamw import adam, clip_gradients, gradient_norm, listed
 from .attention import attention_backward, attention_fits, attention_forward
@@ -24,6 +24,8 @@ from .softmax import softmax_backward, softmax_forward
 
 __all__ = [
     "WIDEST",
+    "activation_backward",
+    "activation_forward",
     "adam",
     "attention_backward",
     "attention_fits",
@@ -34,8 +36,6 @@ __all__ = [
     "cross_entropy_backward",
     "cross_entropy_forward",
     "fits",
-    "gelu_backward",
-    "gelu_forward",
     "gradient_norm",
     "layer_norm_backward",
     "layer_norm_forward",

@@ -10,24 +10,24 @@ FILE = HERE / "activation.cu"
 KINDS = {"relu": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3}
 
 
-def gelu_forward(x: Array, tanh_form: bool) -> Array:
-    """Return the GELU of `x`."""
+def activation_forward(x: Array, name: str) -> Array:
+    """Return an activation of `x`."""
     x = plain(x)
     y: Array = array_module(x).empty(x.shape, x.dtype)
     launch(
         FILE, "activation_forward", elementwise_grid(x.size), 256,
-        x, None, None, y, x.size, 0, 1 + tanh_form, 0, 1.0, 0, 0, 0, dtype=x.dtype,
+        x, None, None, y, x.size, 0, KINDS[name], 0, 1.0, 0, 0, 0, dtype=x.dtype,
     )  # fmt: skip
     return y
 
 
-def gelu_backward(dy: Array, x: Array, tanh_form: bool) -> Array:
-    """Return the gradient of the GELU at `x`."""
+def activation_backward(dy: Array, x: Array, name: str) -> Array:
+    """Return the gradient of an activation at `x`."""
     x = plain(x)
     dx: Array = array_module(x).empty(x.shape, x.dtype)
     launch(
         FILE, "activation_backward", elementwise_grid(x.size), 256,
-        plain(dy), x, dx, x.size, 1 + tanh_form, dtype=x.dtype,
+        plain(dy), x, dx, x.size, KINDS[name], dtype=x.dtype,
     )  # fmt: skip
     return dx
 
