@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..backend import Array, accumulator, array_module, limits, row_blocks, run_blocks, run_rows
-from .layer_norm import check_normalized, flat_rows
+from ..backend.scratch import scratch
+from .layer_norm import check_normalized, flat_rows, outer
 
 
 def rms_norm_forward(
@@ -66,10 +67,8 @@ def rms_norm_forward(
         x_r = rows[r].astype(wide, copy=False)
         mean_square = xp.einsum("ij,ij->i", x_r, x_r)[:, None] / x_r.shape[-1]
         rstd[r] = 1 / xp.sqrt(mean_square + eps)
-        x_hat = x_r * rstd[r]
-        if gain is not None:
-            x_hat *= gain
-        y[r] = x_hat
+        scale = rstd[r] if gain is None else outer(rstd[r], gain, like=x_r)
+        xp.multiply(x_r, scale, out=y[r], casting="same_kind")
 
     if rows.size:
         run_rows(work, len(rows), rows.shape[1], rows)
@@ -86,17 +85,19 @@ def rms_norm_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array |
     parts = row_blocks(n, width, like=rows)
     dx = xp.empty(rows.shape, x.dtype)
     dgain = xp.zeros((len(parts), width), rstd.dtype)  # a row per block
+    g = xp.ones((width, 1), rstd.dtype)
+    if gain is not None:
+        g[:, 0] = gain
 
     def work(i: int) -> None:
         r = parts[i]
-        dy_r = dy_rows[r]
-        x_hat = rows[r] * rstd[r]
-        dgain[i] = xp.einsum("ij,ij->j", dy_r, x_hat)
-        dx_hat = dy_r * (gain if gain is not None else rstd.dtype.type(1))
-        x_hat *= xp.einsum("ij,ij->i", dx_hat, x_hat)[:, None] / width
-        dx_hat = dx_hat - x_hat
-        dx_hat *= rstd[r]
-        dx[r] = dx_hat
+        x_r, dy_r = (a[r].astype(rstd.dtype, copy=False) for a in (rows, dy_rows))
+        t = xp.multiply(dy_r, x_r, out=scratch("t", x_r))
+        dgain[i] = (rstd[r].T @ t)[0]
+        along = rstd[r] * (rstd[r] * (rstd[r] * (t @ g) / width))
+        parallel = xp.multiply(x_r, along, out=scratch("x_hat", x_r))  # rstd x̂ mean(dx̂ ∘ x̂)
+        xp.multiply(dy_r, outer(rstd[r], g[:, 0], like=t), out=t)
+        xp.subtract(t, parallel, out=dx[r], casting="same_kind")
 
     if rows.size:
         run_blocks(work, range(len(parts)))

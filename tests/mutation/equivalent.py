@@ -11,9 +11,6 @@ EQUIVALENT: dict[str, str] = {
     "elementwise.abs_backward: dout * array_module(x).sign(x) -> dout / array_module(x).sign(x)": (
         "the same away from zero, where no kernel promises a slope"
     ),
-    "elementwise.erf_array: x.dtype != np.float32 -> x.dtype == np.float32": (
-        "casts float32 to float32; half precision is not under test here"
-    ),
     "elementwise._erf_double: 0.46875 -> 1.46875": (
         "a bound of what is computed and then not chosen"
     ),
