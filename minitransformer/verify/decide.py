@@ -16,28 +16,21 @@ from fractions import Fraction
 from typing import Any
 
 from minitransformer.verify import repair
+from minitransformer.verify.answers import EQUALS, SEVERITY, answer, sentence, show
 from minitransformer.verify.binding import Bound, bind, defines, head_of, inline, sides, substitute
 from minitransformer.verify.cards import find
 from minitransformer.verify.cards.card import Card, formula_tree
+from minitransformer.verify.diagnosis import as_attention
 from minitransformer.verify.dimensions import IllTyped, Unbound, show_dims
 from minitransformer.verify.evaluate import CannotEvaluate
 from minitransformer.verify.expression import Expr, name, number
 from minitransformer.verify.functions import decide_function
 from minitransformer.verify.interpret import Typed, interpret, plausible, quick_equal, trees
-from minitransformer.verify.judge import (
-    EQUALS,
-    SEVERITY,
-    answer,
-    as_attention,
-    judge,
-    sentence,
-    show,
-    typed_repair,
-    vocabulary,
-)
+from minitransformer.verify.judge import judge
 from minitransformer.verify.matching import match
 from minitransformer.verify.pairs import contradictions, pair_outcome
 from minitransformer.verify.printing import to_latex
+from minitransformer.verify.repair_search import typed_repair, vocabulary
 from minitransformer.verify.verdict import Finding, Place, Verdict
 
 __all__ = ["EQUALS", "contradictions", "decide", "decide_function", "match", "vocabulary"]

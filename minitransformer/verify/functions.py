@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minitransformer.verify import explain, shrink
+from minitransformer.verify.answers import answer
 from minitransformer.verify.cards import find
 from minitransformer.verify.cards.card import Card
 from minitransformer.verify.compare import (
@@ -21,14 +22,10 @@ from minitransformer.verify.compare import (
     discrepancy,
     settle,
 )
+from minitransformer.verify.diagnosis import known_mistakes
 from minitransformer.verify.evaluate import FLOATS, CannotEvaluate, Point
-from minitransformer.verify.judge import (
-    answer,
-    approximation,
-    as_texts,
-    certificate,
-    known_mistakes,
-)
+from minitransformer.verify.judge import as_texts, certificate
+from minitransformer.verify.nearness import approximation
 from minitransformer.verify.verdict import Counterexample, Finding, Verdict
 
 MOST_CELLS = 40_000_000  # of a reference in plain loops, all dimensions multiplied

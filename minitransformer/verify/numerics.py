@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from minitransformer.verify.binding import bind, sides
+from minitransformer.verify.answers import FAILURES
+from minitransformer.verify.binding import Bound, bind, sides
 from minitransformer.verify.cards import find
 from minitransformer.verify.cards.card import Card
-from minitransformer.verify.compare import Compute, battery
+from minitransformer.verify.compare import Compute, battery, extend
 from minitransformer.verify.dimensions import Term
 from minitransformer.verify.evaluate import (
     CannotEvaluate,
@@ -31,6 +32,8 @@ from minitransformer.verify.interpret import interpret, plausible, trees
 from minitransformer.verify.verdict import Finding, Place, Verdict
 
 STEP = Fraction(1, 2**60)
+OVERFLOW = {"float16": math.log(65504.0), "float32": math.log(3.4028235e38),
+            "float64": math.log(1.7976931348623157e308)}  # fmt: skip
 GRADIENT_BITS = 400
 CLOSE = 1e-15  # the error of a central difference with that step is about 1e-36
 
@@ -174,3 +177,42 @@ def decide_gradient(
         detail=f"{len(probes)} points, 50 bits",
         witnesses={"points": len(probes), "bits": 50},
     )
+
+
+def float_safety(term: Term, card: Card, bound: Bound) -> str:
+    """Say whether a formula overflows in floats at a point where its value is finite."""
+    stack, seen = [term], False
+    while stack:
+        t = stack.pop()
+        seen = (
+            seen
+            or (t.op == "fn" and t.value in ("exp", "softplus", "logsigmoid"))
+            or (t.op == "reduce" and t.value[0] == "logsumexp")
+        )
+        stack += t.args
+    if not seen:
+        return ""
+    probe = battery(card)[0]
+    for sign in (1, -1):
+        inputs = {}
+        for item in card.inputs:
+            array = probe.point.inputs[item.name]
+            if item.domain == "real":
+                big = array.copy()
+                for where in np.ndindex(big.shape):
+                    big[where] = big[where] * 2048 * (sign if item.dims or array.ndim == 0 else 1)
+                array = big
+            inputs[item.name] = array
+        point = extend(Point(inputs, probe.point.sizes, card.functions), bound.extra, probe.seed)
+        try:
+            value = np.asarray(evaluate(term, point), dtype=np.float64)
+            if np.isfinite(value).all():
+                continue
+            with precision(400) as m:
+                exact = np.asarray(evaluate(term, point, m), dtype=object).ravel()
+            if all(v.is_finite() and abs(v.mid()) < 1e300 for v in exact):
+                limits = ", ".join(f"{v:.2f} in {k}" for k, v in OVERFLOW.items())
+                return f"UNSAFE-FLOAT: e^x overflows at a logit of {limits}"
+        except FAILURES:
+            continue
+    return ""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from minitransformer.verify import shrink
+from minitransformer.verify.answers import answer, show
 from minitransformer.verify.binding import bind, inline, sides
 from minitransformer.verify.cards import find
 from minitransformer.verify.cards.card import Card
@@ -15,7 +16,7 @@ from minitransformer.verify.compare import Outcome, compare, term_value
 from minitransformer.verify.evaluate import CannotEvaluate, Evaluator, Point
 from minitransformer.verify.expression import Expr
 from minitransformer.verify.interpret import Interpretation, interpret
-from minitransformer.verify.judge import answer, certificate, show
+from minitransformer.verify.judge import certificate
 from minitransformer.verify.matching import match
 from minitransformer.verify.verdict import Finding, Verdict
 
