@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minitransformer.kernels.cuda.attention import _tensor_rung
+from minitransformer.kernels.cuda.grid import WIDEST, team
 
 from .shim import SOURCES
 
@@ -93,6 +95,31 @@ def test_tensor_core_attention_stays_in_registers(
     spills = [int(n) for n in re.findall(r"(\d+) bytes spill stores", log)]
     assert len(spills) >= 3
     assert max(spills) <= 64, log  # words of a mask or an address, no part of an accumulator
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("width", [128, 768, 1024, 4096, WIDEST])
+@pytest.mark.parametrize("scalar", ["float", "__nv_bfloat16"])
+@pytest.mark.parametrize("file", ["layer_norm.cu", "softmax.cu"])
+def test_rows_stay_in_registers(
+    compiler: Compiler, file: str, scalar: str, width: int, arch: int
+) -> None:
+    by = team(width, np.dtype(np.float32 if scalar == "float" else np.float16))
+    made, log = compiler.log(file, scalar, arch, **by.defines)
+    assert made, log
+    assert set(re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill", log)) == {("0", "0")}, log
+
+
+@pytest.mark.slow
+def test_what_strides_over_memory_has_nothing_in_it(compiler: Compiler) -> None:
+    """An array indexed at run time, or a table of arguments, would be copied to local memory."""
+    for file in ("activation.cu", "adamw.cu", "cross_entropy.cu", "dropout.cu", "scatter_sum.cu"):
+        for scalar in ("float", "__nv_bfloat16"):
+            made, log = compiler.log(file, scalar, 90)
+            assert made, log
+            frames = set(re.findall(r"(\d+) bytes stack frame", log))
+            assert frames == {"0"}, f"{file} {scalar}: {log}"
 
 
 @pytest.mark.slow
