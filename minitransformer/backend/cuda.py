@@ -149,7 +149,7 @@ def _structure(value: Any) -> Any:
 
 def fits(*arrays: Array | None) -> bool:
     """Return whether CUDA kernels take these: on a GPU, not empty, of one type that they store."""
-    first = arrays[0]
+    first: Any = arrays[0]
     if first is None or isinstance(first, (np.ndarray, np.generic)):
         return False
     dtype = first.dtype

@@ -55,7 +55,7 @@ def _tensor_rung(head: int) -> _Rung:
     )  # fmt: skip
 
 
-def _has_tensor_cores(x: Array) -> bool:
+def _has_tensor_cores(x: Any) -> bool:
     return int(x.device.compute_capability) >= 80  # mma of bfloat16, cp.async
 
 
@@ -127,7 +127,7 @@ def attention_backward(
     return dQ, dK, dV
 
 
-def _rows(x: Array, rung: _Rung) -> Array:
+def _rows(x: Any, rung: _Rung) -> Any:
     """Return `x` itself where the kernels can read its rows in place: packed Q, K, V are views."""
     unit = 16 if rung.suffix else x.itemsize  # cp.async takes 16 bytes
     in_place = (
