@@ -10,6 +10,7 @@ import numpy as np
 from ..backend import Array, accumulator, array_module, row_blocks, run_blocks, run_rows
 from ..backend.scratch import scratch
 from . import cuda
+from .reduction import row_dot
 
 
 def check_normalized(name: str, x: Array, normalized_ndim: int, **parameters: Array | None) -> None:
@@ -114,8 +115,7 @@ def layer_norm_forward(
         x_r = rows[r].astype(wide, copy=False)
         xp.divide(x_r @ ones, width, out=mean[r])
         x_hat = xp.subtract(x_r, mean[r], out=scratch("x_hat", x_r))
-        var = xp.einsum("ij,ij->i", x_hat, x_hat)[:, None] / width
-        rstd[r] = 1 / xp.sqrt(var + eps)
+        rstd[r] = 1 / xp.sqrt(row_dot(x_hat, x_hat) / width + eps)
         x_hat *= rstd[r] if gain is None else outer(rstd[r], gain, like=x_hat)
         xp.add(x_hat, 0 if shift is None else shift, out=y[r], casting="same_kind")
 

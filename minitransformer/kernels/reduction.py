@@ -18,6 +18,20 @@ from .elementwise import Saved, silent
 Axis: TypeAlias = "int | tuple[int, ...] | None"
 
 
+def row_dot(a: Array, b: Array) -> Array:
+    """Return the scalar product of each row of `a` with that of `b`, as a column.
+
+    Examples
+    --------
+    >>> row_dot(np.ones((2, 3)), np.arange(6.0).reshape(2, 3))
+    array([[ 3.],
+           [12.]])
+    """
+    xp = array_module(a)
+    dots: Array = np.vecdot(a, b) if xp is np else xp.einsum("ij,ij->i", a, b)
+    return dots[:, None]
+
+
 def reduced_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """Return `axis` as a tuple of numbers in ``range(ndim)``.
 

@@ -7,6 +7,7 @@ from typing import Any
 from ..backend import Array, accumulator, array_module, limits, row_blocks, run_blocks, run_rows
 from ..backend.scratch import scratch
 from .layer_norm import check_normalized, flat_rows, outer
+from .reduction import row_dot
 
 
 def rms_norm_forward(
@@ -65,8 +66,7 @@ def rms_norm_forward(
 
     def work(r: slice) -> None:
         x_r = rows[r].astype(wide, copy=False)
-        mean_square = xp.einsum("ij,ij->i", x_r, x_r)[:, None] / x_r.shape[-1]
-        rstd[r] = 1 / xp.sqrt(mean_square + eps)
+        rstd[r] = 1 / xp.sqrt(row_dot(x_r, x_r) / x_r.shape[-1] + eps)
         scale = rstd[r] if gain is None else outer(rstd[r], gain, like=x_r)
         xp.multiply(x_r, scale, out=y[r], casting="same_kind")
 

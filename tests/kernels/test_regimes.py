@@ -511,15 +511,26 @@ def test_softmax_with_minus_infinity(dtype: type) -> None:
 
 def test_softmax_of_a_row_of_minus_infinity_is_nan_as_in_pytorch() -> None:
     x = np.full((2, 3), -np.inf, np.float32)
-    x[1] = 1
+    x[1] = 0
     out = forward("softmax", x, axis=-1)
     assert np.isnan(out[0]).all() and np.array_equal(out[1], np.full(3, 1 / 3, np.float32))
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_softmax_does_not_see_a_shift(name: str) -> None:
-    x = np.round(16 * normal(3, 4, 9)).astype(np.float32) / 16
-    assert same_bits(forward(name, x, axis=1), forward(name, x + np.float32(64), axis=1))
+    x = np.round(16 * normal(3, 4, 9)) / 16
+    reference = CASES[name].reference
+    exact, naive = (reference(x.astype(t), axis=1) for t in (np.float64, np.float32))
+    for shift in (0, 64, -1000):  # every shifted number is exact
+        assert_close(forward(name, np.float32(x + shift), axis=1), exact, naive)
+
+
+def test_no_row_of_a_softmax_looks_at_another() -> None:
+    x = normal(3, 5, 9).astype(np.float32)
+    larger = x.copy()
+    larger[2] *= 1000  # its maximum is needed, and theirs is not
+    one, other = (np.delete(forward("softmax", v, axis=1), 2, axis=0) for v in (x, larger))
+    assert same_bits(one, other)
 
 
 @both_dtypes
