@@ -27,6 +27,7 @@ from .part import Part
 
 GPT2 = MODELS["124M T1024"]
 PRECISIONS = ("bfloat16", "float32", "tf32")
+TABLE = ("layer_norm", "cross_entropy", "gelu", "softmax", "dropout", "embedding", "linear")
 
 
 def limits(part: Part, size: int | None = None) -> None:
@@ -128,17 +129,18 @@ def attention(
                 )  # fmt: skip
 
 
-def kernels(part: Part, model: Model = GPT2, seconds: float = 0.3) -> None:
-    """Every kernel at the sizes of a training step, and the optimiser over all weights."""
+def kernels(
+    part: Part, model: Model = GPT2, seconds: float = 0.3, names: Sequence[str] = TABLE
+) -> None:
+    """The kernels at the sizes of a training step, and the optimiser over all weights."""
     part.attempt(
         "the optimizer",
         lambda: time_optimizer(
             model, part.limit("float32"), part.torch, seconds, device=part.device
         ),
     )
-    names = [name for name in KERNELS if name != "attention"]
     for dtype in ("float32", "bfloat16"):
-        for workload in workloads(names, [model]):
+        for workload in workloads(list(names), [model]):
             part.attempt(
                 f"{workload.kernel} in {dtype}",
                 lambda workload=workload, dtype=dtype: time_kernel(
@@ -165,12 +167,14 @@ def decoding(
         )  # fmt: skip
 
 
-def crossover(part: Part, largest: int = 2048, seconds: float = 0.1) -> None:
+def crossover(
+    part: Part, largest: int = 2048, seconds: float = 0.1, names: Sequence[str] = tuple(KERNELS)
+) -> None:
     """From which size on the GPU is faster than this machine's CPU."""
     found = []
 
     def measure() -> Iterator[dict[str, Any]]:
-        for step in time_crossover(largest, seconds, part.device):
+        for step in time_crossover(largest, seconds, part.device, names):
             found.append(step)
             part.run["wins"] = wins(found)
             yield from step[2]

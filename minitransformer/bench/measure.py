@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -250,7 +250,10 @@ def _torch_decoding(
 
 
 def time_crossover(
-    largest: int, seconds: float, gpu: Device | None = None
+    largest: int,
+    seconds: float,
+    gpu: Device | None = None,
+    names: Sequence[str] = tuple(KERNELS),
 ) -> Iterator[tuple[str, int, list[Row]]]:
     """Time kernels over a range of sizes on both devices; transfers are rows of their own.
 
@@ -264,11 +267,11 @@ def time_crossover(
     """
     if gpu is None and is_cuda_available():
         gpu = Cuda()
-    for name, make in KERNELS.items():
+    for name in names:
         for n in (1, 4, 16, 64, 256, 1024, 2048, 4096):
             if n > largest:
                 break
-            workload = make(1, n, 768, 12, 8192)[0]
+            workload = KERNELS[name](1, n, 768, 12, 8192)[0]
             call = _forward_and_backward(workload)
             cpu = interleave({"cpu": call}, seconds=seconds, rounds=(3, 50))["cpu"]
             rows = [row(f"{name} cpu", workload.size, cpu, n=n)]
