@@ -37,7 +37,7 @@ def aligned_empty(shape: tuple[int, ...], like: Array) -> Array:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def scratch(name: str, like: Array) -> Array:
+def scratch(name: str, like: Array, shape: tuple[int, ...] | None = None) -> Array:
     """Return an array of the shape and type of `like`, to compute in.
 
     It holds what was left there, and the thread's next call with this name overwrites it.
@@ -48,6 +48,8 @@ def scratch(name: str, like: Array) -> Array:
         Which of the thread's arrays; those in use together need different names.
     like : array
         Of a device array the result is a new one.
+    shape : tuple of int, optional
+        Another shape than that of `like`.
 
     Examples
     --------
@@ -55,12 +57,14 @@ def scratch(name: str, like: Array) -> Array:
     >>> np.shares_memory(scratch("t", x), scratch("t", x[:1]))
     True
     """
+    shape = like.shape if shape is None else shape
     if not isinstance(like, np.ndarray):
-        return array_module(like).empty_like(like)
-    if like.nbytes > KEPT:
-        return aligned_empty(like.shape, like)
+        return array_module(like).empty(shape, like.dtype)
+    size = math.prod(shape) * like.itemsize
+    if size > KEPT:
+        return aligned_empty(shape, like)
     memory = getattr(_buffers, name, None)
-    if memory is None or memory.nbytes < like.nbytes:
-        memory = aligned_empty((like.size,), like).view(np.uint8)
+    if memory is None or memory.nbytes < size:
+        memory = aligned_empty((size,), np.empty(0, np.uint8))
         setattr(_buffers, name, memory)
-    return memory[: like.nbytes].view(like.dtype).reshape(like.shape)
+    return memory[:size].view(like.dtype).reshape(shape)

@@ -6,6 +6,7 @@ the other. Only the log-sum-exp of each row is saved; backward makes the weights
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from ..backend import (
     random_bits,
     run_blocks,
 )
+from ..backend.scratch import scratch
 from . import cuda
 from .dropout import keep_threshold
 from .elementwise import unbroadcast
@@ -29,11 +31,12 @@ from .elementwise import unbroadcast
 QUERIES = 128  # of one tile
 KEYS = 512  # of one tile: 128 × 512 scores are 256 KiB, within a core's cache; 4 × QUERIES
 SCORES = 1 << 18  # of one tile of many short heads
+FEW = 16  # queries for which a copy of the keys by columns does not pay
 GPU_SCORES = 1 << 26  # of one tile where a launch costs more than memory
 
-# Scores no larger than this need no maximum subtracted: e^±40 and its sums are far from
-# the ends of float32, and exp of a float is as exact at 40 as at 0.
-CALM = 40.0
+# A row of scores whose exponentials sum to between e^-40 and e^40 needs no maximum subtracted:
+# that is far from the ends of float32, and exp of a float is as exact at 40 as at 0.
+CALM = math.exp(-40.0), math.exp(40.0)
 
 
 class _Tile(NamedTuple):
@@ -53,7 +56,7 @@ class _Problem:
     ) -> None:  # fmt: skip
         self.xp = xp = array_module(Q)
         self.product: Any = np.matmul if xp is np else cublas.product
-        if Q.dtype.itemsize == 2 and not cuda.attention_fits(Q, K, V, mask, dropout_p):
+        if Q.dtype.itemsize == 2 and not cuda.attention_fits(Q, K, V, mask):
             Q, K, V = (x.astype(np.float32) for x in (Q, K, V))  # exacter, faster on a CPU
             if mask is not None and mask.dtype != bool:
                 mask = mask.astype(np.float32)
@@ -72,23 +75,8 @@ class _Problem:
         self.is_causal = is_causal
         self.scale = scale
         self.dropout_p, self.key = dropout_p, key
-        # Masked keys may hold NaN or inf, which 0 · NaN would let through. A GPU is not asked,
-        # because the answer would stop its queue.
-        self.hostile = mask is not None or is_causal
-        self.longest: Array | None = None  # |k|², the largest that a query may see
-        if xp is np:
-            with np.errstate(all="ignore"):
-                k2, v2 = np.vecdot(self.K, self.K), np.vecdot(self.V, self.V)
-            self.hostile &= not (np.isfinite(k2).all() and np.isfinite(v2).all())
-            if mask is None:
-                many = is_causal and S > 0
-                self.longest = (
-                    np.maximum.accumulate(k2, axis=-1)[..., np.minimum(np.arange(L), S - 1)]
-                    if many
-                    else k2.max(axis=-1, keepdims=True, initial=0.0)
-                )
-            after = np.arange(min(S, QUERIES)) > np.arange(min(L, QUERIES))[:, None]
-            self.corner = np.where(after, -math.inf, math.inf).astype(self.dtype)
+        kept = 1.0 / (1.0 - dropout_p) if dropout_p < 1 else 0.0
+        self.dropout = cuda.Dropout(keep_threshold(dropout_p), kept, key)
 
     def tiles(self, whole_queries: bool = False) -> list[_Tile]:
         """Return the pieces of work: fixed by the shapes, whatever the number of threads."""
@@ -120,9 +108,13 @@ class _Problem:
 
     def key_blocks(self, queries: slice) -> list[slice]:
         """Return the blocks of keys that some of the queries may attend to."""
+        seen = self.seen(queries)
+        return blocks(seen, KEYS if self.xp is np else max(1, seen))
+
+    def seen(self, queries: slice) -> int:
+        """Return how many keys the queries may attend to."""
         S = self.size[4]
-        seen = min(S, queries.stop) if self.is_causal else S
-        return blocks(seen, KEYS if self.xp is np else max(1, S))
+        return min(S, queries.stop) if self.is_causal else S
 
     def folded(self, x: Array, tile: _Tile) -> Array:
         """Return the tile's rows of a (B, G, R, L, ·) array as (b, g, R · l, ·)."""
@@ -136,37 +128,47 @@ class _Problem:
         R = self.size[2]
         return x.reshape(b, g, R, rl // R, s)
 
-    def calm(self, tile: _Tile) -> Array | None:
-        """Return which rows of a tile have all scores within ±CALM, (b, g, R · l, 1).
+    def hostile(self, tile: _Tile) -> bool:
+        """Return whether hidden keys or values may hold NaN or inf, which 0 · NaN lets through.
 
-        By Cauchy and Schwarz no score exceeds |q| max |k|. A row asks the keys that it may
-        see alone, so that no later token changes how an earlier row is computed.
+        A GPU is not asked, because the answer would stop its queue.
         """
-        if self.longest is None:
-            return None
-        rows = self.Q[tile.batch, tile.heads, :, tile.queries]
-        longest = self.longest[tile.batch, tile.heads, None]
-        if longest.shape[-1] > 1:
-            longest = longest[..., tile.queries]
-        reach = np.vecdot(rows, rows) * longest
-        b, g, r, l = reach.shape
-        return reach.reshape(b, g, r * l, 1) <= (CALM / self.scale) ** 2
+        if self.mask is None and not self.is_causal:
+            return False
+        seen = tile.batch, tile.heads, slice(0, self.seen(tile.queries))
+        return self.xp is not np or not (_finite(self.K[seen]) and _finite(self.V[seen]))
 
-    def scores(self, Q: Array, K: Array, tile: _Tile, keys: slice) -> Array:
-        """Return the masked scores Q Kᵀ + mask of a tile, (b, g, R · l, s); `Q` is scaled."""
+    def multiply(self, name: str, a: Array, b: Array) -> Array:
+        """Return ``a @ b`` in the scratch array `name`."""
+        out = scratch(name, a, (*a.shape[:-1], b.shape[-1]))
+        return self.product(a, b, out=out)
+
+    def scaled(self, tile: _Tile, more: int = 0) -> Array:
+        """Return scale · Q of a tile, (b, g, R · l, E), with room for `more` entries a row."""
+        rows = self.Q[tile.batch, tile.heads, :, tile.queries]
+        b, g, r, l, e = rows.shape
+        Q = scratch("Q", rows, (b, g, r, l, e + more))
+        self.xp.multiply(rows, self.dtype.type(self.scale), out=Q[..., :e])
+        return Q.reshape(b, g, r * l, e + more)
+
+    def scores(self, Q: Array, K: Array, tile: _Tile, keys: slice, hostile: bool) -> Array:
+        """Return the masked scores Q K + mask of a tile, (b, g, R · l, s).
+
+        `Q` is scaled; `K` has a key in each column.
+        """
         xp = self.xp
-        S = self.product(Q, K.swapaxes(-1, -2))
+        S = self.multiply("S", Q, K)
         view = self.unfolded(S, tile)
         here = tile.batch, tile.heads, slice(None), tile.queries, keys
         if self.mask is not None and self.mask.dtype != bool:
             view += self.mask[here]
-        if self.hostile or (self.mask is not None and self.mask.dtype == bool):
+        if hostile or (self.mask is not None and self.mask.dtype == bool):
             if (hidden := self.hidden(tile, keys)) is not None:
                 xp.copyto(view, -math.inf, where=hidden)
         elif self.is_causal and keys.stop > tile.queries.start + 1:
             # the same with a minimum, several times faster, for the corner on the diagonal
             part = view[..., tile.queries.start - keys.start :]
-            ceiling = self.corner[: part.shape[-2], : part.shape[-1]]
+            ceiling = _corner(*part.shape[-2:], part.dtype.type)
             if part.shape == view.shape:  # many short heads: one long inner loop each
                 b, g, r, l, s = view.shape
                 part, ceiling = view.reshape(b, g, r, l * s), ceiling.reshape(l * s)
@@ -198,7 +200,7 @@ class _Problem:
         B, G, R, L, S = self.size
         assert self.key is not None
         row = -(-S // 8) * 8
-        threshold = np.uint32(keep_threshold(self.dropout_p))
+        threshold = np.uint32(self.dropout.threshold)
         lines = []
         for b in range(*tile.batch.indices(B)):
             for h in range(tile.heads.start * R, min(tile.heads.stop, G) * R):
@@ -208,16 +210,16 @@ class _Problem:
         bits = self.xp.concatenate(lines).reshape(-1, row)[:, keys]
         chosen: Array = bits >= threshold
         kept = chosen.astype(self.dtype)
-        kept *= 1.0 / (1.0 - self.dropout_p) if self.dropout_p < 1 else 0.0
+        kept *= self.dropout.kept
         b = len(range(*tile.batch.indices(B)))
         return kept.reshape(b, -1, R * (tile.queries.stop - tile.queries.start), kept.shape[-1])
 
-    def weigh(self, P: Array, tile: _Tile, keys: slice) -> Array:
+    def weigh(self, name: str, P: Array, tile: _Tile, keys: slice, hostile: bool) -> Array:
         """Return P V, in which a weight of zero meets no NaN and no infinity."""
         V = self.V[tile.batch, tile.heads, keys]
         xp = self.xp
-        if not self.hostile:
-            return self.product(P, V)
+        if not hostile:
+            return self.multiply(name, P, V)
         O = self.product(P, xp.where(xp.isfinite(V), V, V.dtype.type(0)))
         nonzero: Array = xp.not_equal(P, 0)
         weighted = nonzero.astype(V.dtype)
@@ -353,29 +355,29 @@ def attention_forward(
     B, G, R, L, S = p.size
     Ev = V.shape[-1]
     options = (is_causal, scale, dropout_p, key, mask_gradient)
-    if cuda.attention_fits(Q, K, V, mask, dropout_p):
-        O, lse = cuda.attention_forward(p.Q, p.K, p.V, p.mask, scale, is_causal)
+    if cuda.attention_fits(Q, K, V, mask):
+        O, lse = cuda.attention_forward(p.Q, p.K, p.V, p.mask, scale, is_causal, p.dropout)
         out = O.reshape(Q.shape)
         return out, (Q, K, V, mask, out, lse, options)
-    O = xp.empty((B, G, R, L, Ev), Q.dtype)
+    O = _like(p.Q, Ev)
     lse = xp.empty((B, G, R, L, 1), p.dtype)
     zero, one, never = (p.dtype.type(c) for c in (0, 1, -math.inf))
     ones = xp.ones((min(S, KEYS) if xp is np else S, 1), p.dtype)
 
-    def work(tile: _Tile) -> None:
-        Qs = p.folded(p.Q, tile) * p.dtype.type(scale)
-        calm = p.calm(tile)
-        all_calm = calm is not None and bool(calm.all())
+    def attend(tile: _Tile, calm: Array | bool, hostile: bool) -> tuple[Any, Any, Any]:
+        """Return a tile's O l, l and m; rows that are `calm` have m = 0."""
+        Qs = p.scaled(tile)
         m: Any = 0
-        l, o = xp.zeros((*Qs.shape[:-1], 1), p.dtype), xp.zeros((), p.dtype)
+        l, o = xp.zeros((*Qs.shape[:-1], 1), p.dtype), xp.zeros((*Qs.shape[:-1], Ev), p.dtype)
         for i, keys in enumerate(p.key_blocks(tile.queries)):
-            P = p.scores(Qs, p.K[tile.batch, tile.heads, keys], tile, keys)
+            K = p.K[tile.batch, tile.heads, keys]
+            columns = _columns("K", K) if FEW <= L <= QUERIES else K.swapaxes(-1, -2)
+            P = p.scores(Qs, columns, tile, keys, hostile)
             decay: Any = 1
-            if not all_calm:
+            if calm is not True:
                 top = P.max(axis=-1, keepdims=True)
                 top = xp.maximum(m, top) if i else top
-                if calm is not None:
-                    top = xp.where(calm, zero, top)
+                top = xp.where(calm, zero, top)
                 # a row that has seen no key yet has top = -inf; 0 keeps exp(-inf - 0) = 0
                 base = xp.where(top == -math.inf, zero, top)
                 P -= base
@@ -386,14 +388,32 @@ def attention_forward(
             if dropout_p:
                 P *= p.keep(tile, keys)
             if i == 0:
-                l, o = row_sum, p.weigh(P, tile, keys)
+                l, o = row_sum, p.weigh("O", P, tile, keys, hostile)
             else:
                 l = l * decay + row_sum
-                o = o * decay + p.weigh(P, tile, keys)
-        o = o / xp.where(l == 0, one, l)
-        row_lse = xp.where(l == 0, never, m + xp.log(l))
-        O[tile.batch, tile.heads, :, tile.queries] = p.unfolded(o, tile)
-        lse[tile.batch, tile.heads, :, tile.queries] = p.unfolded(row_lse, tile)
+                o *= decay
+                o += p.weigh("more", P, tile, keys, hostile)
+        return o, l, m
+
+    def work(tile: _Tile) -> None:
+        quick = mask is None and xp is np  # most rows are calm: see afterwards if one is not
+        hostile = False if quick else p.hostile(tile)
+        o, l, m = attend(tile, quick, hostile)
+        if quick and not _finite(o) and p.hostile(tile):
+            hostile = True
+            o, l, m = attend(tile, True, hostile)
+        if quick:
+            calm = (CALM[0] <= l) & (l <= CALM[1])  # of its own keys: none later changes how
+            quick = bool(calm.all())
+            if not quick:
+                o, l, m = attend(tile, calm, hostile)
+        row_lse = xp.log(l)
+        if not quick:
+            row_lse = xp.where(l == 0, never, m + row_lse)
+            l = xp.where(l == 0, one, l)
+        here = tile.batch, tile.heads, slice(None), tile.queries
+        xp.divide(p.unfolded(o, tile), p.unfolded(l, tile), out=O[here])
+        lse[here] = p.unfolded(row_lse, tile)
 
     if O.size or lse.size:
         p.run(work, p.tiles())
@@ -411,53 +431,71 @@ def attention_backward(
     B, G, R, L, S = p.size
     Ev = V.shape[-1]
     O5, dO5 = (x.reshape(B, G, R, L, Ev).astype(p.dtype, copy=False) for x in (out, dO))
-    if cuda.attention_fits(Q, K, V, mask, dropout_p):
+    if cuda.attention_fits(Q, K, V, mask):
         arrays = p.Q, p.K, p.V, p.mask, dO5, O5, lse
-        dQ, dK, dV = cuda.attention_backward(*arrays, scale, is_causal)
+        dQ, dK, dV = cuda.attention_backward(*arrays, scale, is_causal, p.dropout)
         return dQ.reshape(Q.shape), dK.reshape(K.shape), dV.reshape(V.shape), None
-    dQ = xp.empty(p.Q.shape, p.dtype)
-    dK, dV = xp.zeros(p.K.shape, p.dtype), xp.zeros(p.V.shape, p.dtype)
+    dQ, dK, dV = _like(p.Q), _like(p.K), _like(p.V)
+    unseen = slice(p.seen(slice(0, L)) if L else 0, S)  # keys that no query sees
+    dK[:, :, unseen], dV[:, :, unseen] = 0, 0
     dmask = None
     if mask_gradient and mask is not None and mask.dtype != bool:
         dmask = xp.zeros((B, G, R, L, S), p.dtype)
 
     def work(group: _Tile) -> None:
-        # A column more turns Q Kᵀ into S - lse, and dO Vᵀ into dP - D, inside the product.
-        K1 = _with_column(p.K[group.batch, group.heads], 1)
-        V1 = _with_column(p.V[group.batch, group.heads], 1)
-        # 0 · NaN again: hidden keys take no part in dQ, hidden weights none in dS
-        Kf = xp.where(xp.isfinite(K1), K1, p.dtype.type(0)) if p.hostile else K1
-        for queries in p.query_blocks():
+        # A row more turns Q Kᵀ into S - lse, and dO Vᵀ into dP - D, inside the product.
+        K, V = p.K[group.batch, group.heads], p.V[group.batch, group.heads]
+        K1, V1 = _columns("K", K, 1), _columns("V", V, 1)
+        hostile = p.hostile(group)
+        if hostile:  # 0 · NaN again: hidden keys take no part in dQ, hidden weights none in dS
+            K = xp.where(xp.isfinite(K), K, p.dtype.type(0))
+        fresh = True  # the last queries come first: they see every key that any query sees
+        for queries in reversed(p.query_blocks()):
             tile = group._replace(queries=queries)
-            row_lse, dO_rows, O_rows = (p.folded(x, tile) for x in (lse, dO5, O5))
+            row_lse, O_rows = p.folded(lse, tile), p.folded(O5, tile)
+            Q1 = p.scaled(tile, 1)
+            xp.negative(row_lse, out=Q1[..., -1:])
+            if mask is not None:
+                Q1[..., -1:][row_lse == -math.inf] = 0  # such a row sees nothing
+            Qs = Q1[..., :-1]
+            dO1 = _with_column("dO", p.folded(dO5, tile))
+            dO_rows = dO1[..., :-1]
             D = xp.einsum("...e,...e->...", dO_rows, O_rows)[..., None]
-            base = xp.where(row_lse == -math.inf, p.dtype.type(0), row_lse)
-            Q1 = _with_column(p.folded(p.Q, tile) * p.dtype.type(scale), -base)
-            dO1 = _with_column(dO_rows, -D)
-            dQs = xp.zeros(Q1[..., :-1].shape, p.dtype)
+            xp.negative(D, out=dO1[..., -1:])
+            dQs: Any = None
             for keys in p.key_blocks(queries):
-                P = p.scores(Q1, K1[:, :, keys], tile, keys)
+                P = p.scores(Q1, K1[..., keys], tile, keys, hostile)
                 xp.exp(P, out=P)
                 P_dropped = P
                 if dropout_p:  # comes between dP and D
                     keep = p.keep(tile, keys)
                     P_dropped = P * keep
-                    dS = p.product(dO_rows, V1[:, :, keys, :-1].swapaxes(-1, -2))
+                    dS = p.multiply("dS", dO_rows, V1[..., :-1, keys])
                     dS *= keep
                     dS -= D
                 else:
-                    dS = p.product(dO1, V1[:, :, keys].swapaxes(-1, -2))
+                    dS = p.multiply("dS", dO1, V1[..., keys])
                 dS *= P
-                if p.hostile and (hidden := p.hidden(tile, keys)) is not None:
+                if hostile and (hidden := p.hidden(tile, keys)) is not None:
                     xp.copyto(p.unfolded(dS, tile), 0, where=hidden)
                 if dmask is not None:
                     dmask[tile.batch, tile.heads, :, queries, keys] = p.unfolded(dS, tile)
                 here = tile.batch, tile.heads, keys
-                dV[here] += p.product(P_dropped.swapaxes(-1, -2), dO_rows)
-                dK[here] += p.product(dS.swapaxes(-1, -2), Q1[..., :-1])
-                dQs += p.product(dS, Kf[:, :, keys, :-1])
-            dQs *= scale
-            dQ[tile.batch, tile.heads, :, queries] = p.unfolded(dQs, tile)
+                for d, weights, rows in ((dV, P_dropped, dO_rows), (dK, dS, Qs)):
+                    if fresh:
+                        p.product(weights.swapaxes(-1, -2), rows, out=d[here])
+                    else:
+                        d[here] += p.multiply("more", weights.swapaxes(-1, -2), rows)
+                if dQs is None:
+                    dQs = p.multiply("dQ", dS, K[:, :, keys])
+                else:
+                    dQs += p.multiply("more", dS, K[:, :, keys])
+            fresh = False
+            here = tile.batch, tile.heads, slice(None), queries
+            if dQs is None:
+                dQ[here] = 0
+            else:
+                xp.multiply(p.unfolded(dQs, tile), p.dtype.type(scale), out=dQ[here])
 
     if dQ.size or dK.size or dV.size:
         p.run(work, p.tiles(whole_queries=True))
@@ -468,9 +506,44 @@ def attention_backward(
     return dQ.reshape(Q.shape), dK.reshape(K.shape), dV.reshape(V.shape), dmask
 
 
-def _with_column(x: Array, last: Any) -> Array:
-    """Return a copy of `x` with one more entry, `last`, at the end of each row."""
-    wider = array_module(x).empty((*x.shape[:-1], x.shape[-1] + 1), x.dtype)
+def _like(x: Array, size: int | None = None) -> Array:
+    """Return an empty array with the axes of `x` in the same order in memory.
+
+    Heads that are parts of rows stay such, and nobody has to move them.
+    """
+    shape = x.shape if size is None else (*x.shape[:-1], size)
+    return array_module(x).empty_like(x, shape=shape)
+
+
+def _columns(name: str, x: Array, ones: int = 0) -> Array:
+    """Return keys or values (b, g, s, e) as columns (b, g, e, s), with rows of `ones` below.
+
+    BLAS multiplies with a few short columns up to twice as fast as with rows; to turn many
+    takes longer than it saves.
+    """
+    b, g, s, e = x.shape
+    if s <= QUERIES:
+        columns = scratch(name, x, (b, g, e + ones, s))
+    else:
+        columns = scratch(name, x, (b, g, s, e + ones)).swapaxes(-1, -2)
+    columns[..., :e, :] = x.swapaxes(-1, -2)
+    columns[..., e:, :] = 1
+    return columns
+
+
+def _with_column(name: str, x: Array) -> Array:
+    """Return a copy of `x` with room for one more entry at the end of each row."""
+    wider = scratch(name, x, (*x.shape[:-1], x.shape[-1] + 1))
     wider[..., :-1] = x
-    wider[..., -1:] = last
     return wider
+
+
+def _finite(x: Array) -> bool:
+    return bool(np.isfinite(x).all())
+
+
+@functools.lru_cache(maxsize=64)
+def _corner(queries: int, keys: int, dtype: Any) -> Array:
+    """Return the ceiling of a block of scores on the diagonal: -inf where a key comes later."""
+    later = np.arange(keys) > np.arange(queries)[:, None]
+    return np.where(later, -math.inf, math.inf).astype(dtype)

@@ -236,9 +236,9 @@ def test_tiles_of_attention_stay_in_one_thread(cupy: Any, monkeypatch: pytest.Mo
     gradients = attention_backward(dO, saved)
     threads = set()
 
-    def product(*arrays: Any) -> Any:
+    def product(*arrays: Any, **options: Any) -> Any:
         threads.add(threading.get_ident())
-        return right(*arrays)
+        return right(*arrays, **options)
 
     right = cublas.product
     monkeypatch.setattr(cublas, "product", product)
