@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minitransformer.backend import cuda
+from minitransformer.backend import Key, cuda, random_bits
 from minitransformer.backend.cuda import signatures
 from minitransformer.kernels import attention
 from minitransformer.kernels.cuda.attention import _PROBLEM, _rung
@@ -50,7 +50,16 @@ class Case:
     sunk: bool = False  # the first key scores minus infinity
     hidden: float = 0.0  # what keys and values hold where nobody sees them
     scale: float | None = None
+    dropout_p: float = 0.0
     seed: int = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        key = Key(2**63 + 7, 3, 5) if self.dropout_p else None
+        return {
+            "is_causal": self.is_causal, "scale": self.scale, "dropout_p": self.dropout_p,
+            "key": key,
+        }  # fmt: skip
 
     def arrays(self, dtype: np.dtype) -> tuple[np.ndarray, ...]:
         """Return Q, K, V, mask (or None) and dO."""
@@ -92,9 +101,19 @@ class Case:
 def exact(case: Case, Q: Any, K: Any, V: Any, mask: Any, dO: Any) -> tuple[np.ndarray, ...]:
     """Return O, dQ, dK, dV of the array formula in float64."""
     O, saved = attention.attention_forward(
-        *(x.astype(float) for x in (Q, K, V)), mask, is_causal=case.is_causal, scale=case.scale
+        *(x.astype(float) for x in (Q, K, V)), mask, **case.options
     )
     return O, *attention.attention_backward(dO.astype(float), saved)[:3]
+
+
+def keep(case: Case) -> Any:
+    """Return the factors of the weights, drawn from the stream as the documentation says."""
+    if not case.dropout_p:
+        return np.float32(1.0)
+    B, H, L, S = case.B, case.H, case.L, case.S
+    row = -(-S // 8) * 8
+    bits = random_bits(case.options["key"], B * H * L * row).reshape(B, H, L, row)[..., :S]
+    return (bits >= round(case.dropout_p * 2**32)) * np.float32(1 / (1 - case.dropout_p))
 
 
 def naive(case: Case, Q: Any, K: Any, V: Any, mask: Any, dO: Any) -> tuple[np.ndarray, ...]:
@@ -116,10 +135,11 @@ def naive(case: Case, Q: Any, K: Any, V: Any, mask: Any, dO: Any) -> tuple[np.nd
     P = rounded(np.exp(S - np.where(top == -np.inf, 0.0, top)))
     total = P.sum(-1, keepdims=True)
     P = rounded(P / np.where(total == 0, 1.0, total))
-    O = rounded(P @ V)
-    dP = rounded(dO @ V.mT)
+    kept = keep(case)
+    O = rounded(rounded(P * kept) @ V)
+    dP = rounded(rounded(dO @ V.mT) * kept)
     dS = rounded(P * (dP - rounded((dO * O).sum(-1, keepdims=True))))
-    dK, dV = rounded(scale * (dS.mT @ Q)), rounded(P.mT @ dO)
+    dK, dV = rounded(scale * (dS.mT @ Q)), rounded(rounded(P * kept).mT @ dO)
     dK, dV = (x.reshape(case.B, case.G, R, case.S, case.E).sum(2) for x in (dK, dV))
     return O, rounded(scale * (dS @ np.nan_to_num(K, neginf=0.0))), dK, dV
 
@@ -166,9 +186,7 @@ def run(case: Case, *arrays: Any) -> tuple[np.ndarray, ...]:
     """Return O, dQ, dK, dV and the log-sum-exp from the device."""
     Q, K, V, mask, dO = (None if x is None else fake_cupy.ndarray(x) for x in arrays)
     assert cuda.fits(Q, K, V)
-    O, saved = attention.attention_forward(
-        Q, K, V, mask, is_causal=case.is_causal, scale=case.scale
-    )
+    O, saved = attention.attention_forward(Q, K, V, mask, **case.options)
     gradients = attention.attention_backward(dO, saved)
     return tuple(x._a for x in (O, *gradients[:3], saved[5]))
 
@@ -199,6 +217,10 @@ CASES = {
     ),
     "scores far below zero": Case(1, 1, 1, 40, 50, 32, size=40.0, negative=True),
     "large scores": Case(1, 1, 1, 70, 90, 64, size=30.0),
+    "dropout": Case(2, 4, 2, 45, 70, 64, mask="full", dropout_p=0.3, hidden=np.nan),
+    "dropout, causal": Case(
+        1, 2, 1, 70, 70, 128, is_causal=True, dropout_p=0.1, layout="packed"
+    ),
     "minus infinity": Case(1, 2, 1, 40, 40, 32, is_causal=True, sunk=True),
     "large head": Case(1, 2, 1, 70, 80, 128, is_causal=True, layout="packed"),
     "head of 96": Case(1, 1, 1, 33, 34, 96, mask="full"),

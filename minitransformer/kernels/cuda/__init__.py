@@ -14,7 +14,7 @@ from .activation import (
     bias_activation_fits,
 )
 from .adamw import adam, clip_gradients, gradient_norm, listed
-from .attention import attention_backward, attention_fits, attention_forward
+from .attention import Dropout, attention_backward, attention_fits, attention_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward
 from .dropout import residual_dropout
 from .grid import WIDEST
@@ -24,6 +24,7 @@ from .softmax import softmax_backward, softmax_forward
 
 __all__ = [
     "WIDEST",
+    "Dropout",
     "activation_backward",
     "activation_forward",
     "adam",

@@ -90,6 +90,20 @@ __device__ inline void accumulate(float4 (&c)[4][COLUMNS], const float (&P)[4][2
   }
 }
 
+// Drop entries of a tile of queries × keys: `line` is of its first query, `group` of its first
+// eight keys. The 16 threads that share four rows draw the numbers of one row and eight keys each.
+__device__ inline void drop(float (&c)[4][2], const Problem &p, long long line, int group) {
+  int lane = threadIdx.x % WARP, y = threadIdx.x / 16, x = threadIdx.x % 16;
+  unsigned mine = keep_bits(p, line + 4 * y + x % 4, group + x / 4);
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      unsigned bits = __shfl_sync(FULL, mine, (lane & 16) + i + 4 * (2 * j + x / 8));
+      c[i][j] = bits >> x % 8 & 1 ? c[i][j] * p.kept : 0.0f;
+    }
+}
+
 __device__ inline void clear(float4 (&c)[4][COLUMNS]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i)
@@ -173,6 +187,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         sum = {sum.x * decay, sum.y * decay, sum.z * decay, sum.w * decay};
       }
     }
+    if (DROPOUT) drop(s, p, (long long)head * L + start, first / 8);
     accumulate(o, s, scores, v);
   }
 
@@ -192,8 +207,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int half = 0; half < 2; ++half) {
       int again = start + 4 * (y / 2 * 2 + half) + i;
       if (doubtful >> 16 * half & 0xffff)
-        careful_row(Q + again * p.Q.row, K, p.K.row, V, p.V.row, sight, again, E, c,
-                    O + again * p.O.row);
+        careful_row(Q + again * p.Q.row, K, p.K.row, V, p.V.row, sight, p,
+                    (long long)head * L + again, again, c, O + again * p.O.row);
     }
   }
 }
@@ -241,8 +256,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       float weights[4][2], slopes[4][2];
       multiply_rows(weights, k, q);
       multiply_rows(slopes, v, dout);
+      unsigned mine = 0;  // 8 keys hold the rows of both halves of a warp: each draws for one j
+      if (DROPOUT) mine = keep_bits(p, line + start + x + y % 2 * 16, first / 8 + y / 2);
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
+        unsigned bits = DROPOUT ? __shfl_sync(FULL, mine, x + 16 * j) >> y % 2 * 4 : 0;
         int query = start + x + 16 * j;
         float base = query < L ? lse[line + query] * LOG2E : 0.0f;
         float dot = query < L ? D[line + query] : 0.0f;
@@ -250,7 +268,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         for (int i = 0; i < 4; ++i) {
           bool seen = query < L && visible(sight, query, first + 4 * y + i);
           weights[i][j] = seen && base != -INFINITY ? exp2f(c * weights[i][j] - base) : 0.0f;
-          slopes[i][j] = seen ? weights[i][j] * (slopes[i][j] - dot) : 0.0f;
+          float factor = !DROPOUT ? 1.0f : bits >> i & 1 ? p.kept : 0.0f;
+          slopes[i][j] = seen ? weights[i][j] * (slopes[i][j] * factor - dot) : 0.0f;
+          weights[i][j] *= factor;
         }
       }
       accumulate(dv, weights, scores, dout);
@@ -302,6 +322,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       float weights[4][2], slopes[4][2];
       multiply_rows(weights, q, k);
       multiply_rows(slopes, dout, v);
+      if (DROPOUT) drop(slopes, p, (long long)head * L + start, first / 8);
 #pragma unroll
       for (int i = 0; i < 4; ++i)
 #pragma unroll

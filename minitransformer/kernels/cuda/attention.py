@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...backend import Array, array_module
+from ...backend import Array, Key, array_module
 from ...backend.cuda import fits, launch
 from .grid import HERE
 
@@ -17,10 +17,19 @@ QUERIES = 128  # that a block of attention_mma.cu owns forward
 
 # struct Problem of attention.cuh
 _PROBLEM = np.dtype(
-    [("strides", np.int64, (6, 3)), ("mask_column", np.int64), ("sizes", np.int32, 6),
-     ("scale", np.float32)],
+    [("strides", np.int64, (6, 3)), ("mask_column", np.int64), ("stream", np.uint64, 3),
+     ("sizes", np.int32, 6), ("scale", np.float32), ("threshold", np.uint32),
+     ("kept", np.float32)],
     align=True,
 )  # fmt: skip
+
+
+class Dropout(NamedTuple):
+    """Dropout of the weights: which numbers of which stream drop one, and 1 / (1 - p)."""
+
+    threshold: int
+    kept: float
+    key: Key | None
 
 
 class _Rung(NamedTuple):
@@ -59,19 +68,19 @@ def _has_tensor_cores(x: Any) -> bool:
     return int(x.device.compute_capability) >= 80  # mma of bfloat16, cp.async
 
 
-def attention_fits(Q: Array, K: Array, V: Array, mask: Any, dropout_p: float) -> bool:
+def attention_fits(Q: Array, K: Array, V: Array, mask: Any) -> bool:
     """Return whether the flash kernels take this problem."""
     return (
         fits(Q, K, V)
         and Q.shape[-1] == V.shape[-1] <= HEAD
-        and not dropout_p
         and (mask is None or mask.dtype == bool)
     )
 
 
 def attention_forward(
-    Q: Array, K: Array, V: Array, mask: Array | None, scale: float, is_causal: bool
-) -> tuple[Array, Array]:
+    Q: Array, K: Array, V: Array, mask: Array | None, scale: float, is_causal: bool,
+    dropout: Dropout,
+) -> tuple[Array, Array]:  # fmt: skip
     """Return `O`, laid out as (B, L, G, R, E), and `lse`.
 
     Q (B, G, R, L, E), K and V (B, G, S, E), mask (B, G, R, L, S).
@@ -86,15 +95,15 @@ def attention_forward(
     launch(
         HERE / f"attention{rung.suffix}.cu", f"attention_forward{rung.suffix}",
         (-(-L // own) * B * G * R,), THREADS,
-        Q, K, V, mask, O, lse, _problem(Q, K, V, O, O, mask, scale, is_causal),
-        dtype=Q.dtype, shared=shared, **rung.defines,
+        Q, K, V, mask, O, lse, _problem(Q, K, V, O, O, mask, scale, is_causal, dropout),
+        dtype=Q.dtype, shared=shared, DROPOUT=int(dropout.threshold > 0), **rung.defines,
     )  # fmt: skip
     return O, lse
 
 
 def attention_backward(
     Q: Array, K: Array, V: Array, mask: Array | None, dO: Array, O: Array, lse: Array,
-    scale: float, is_causal: bool,
+    scale: float, is_causal: bool, dropout: Dropout,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return `dQ`, `dK` and `dV`: a row dot, then keys, then queries, each owning its part."""
     xp = array_module(Q)
@@ -102,7 +111,8 @@ def attention_backward(
     S = K.shape[-2]
     rung, simple = _rung(Q, scale), {"HEAD": -(-E // 64) * 64}
     Q, K, V, dO = (_rows(x, rung) for x in (Q, K, V, dO))
-    problem = _problem(Q, K, V, O, dO, mask, scale, is_causal)
+    problem = _problem(Q, K, V, O, dO, mask, scale, is_causal, dropout)
+    defines = rung.defines | {"DROPOUT": int(dropout.threshold > 0)}
     D = xp.empty(lse.shape, lse.dtype)
     launch(
         HERE / "attention.cu", "attention_backward_dot", (-(-D.size * 32 // THREADS),), THREADS,
@@ -114,7 +124,7 @@ def attention_backward(
         HERE / f"attention{rung.suffix}.cu", f"attention_backward_keys{rung.suffix}",
         (-(-S // own) * B * G,), THREADS,
         Q, K, V, mask, dO, lse, D, dK, dV, problem,
-        dtype=Q.dtype, shared=shared, **rung.defines,
+        dtype=Q.dtype, shared=shared, **defines,
     )  # fmt: skip
     dQ = xp.empty((B, L, G, R, E), Q.dtype).transpose(0, 2, 3, 1, 4)
     own, shared = rung.queries
@@ -122,7 +132,7 @@ def attention_backward(
         HERE / f"attention{rung.suffix}.cu", f"attention_backward_queries{rung.suffix}",
         (-(-L // own) * B * G * R,), THREADS,
         Q, K, V, mask, dO, lse, D, dQ, problem,
-        dtype=Q.dtype, shared=shared, **rung.defines,
+        dtype=Q.dtype, shared=shared, **defines,
     )  # fmt: skip
     return dQ, dK, dV
 
@@ -140,7 +150,7 @@ def _rows(x: Any, rung: _Rung) -> Any:
 
 def _problem(
     Q: Array, K: Array, V: Array, O: Array, dO: Array, mask: Array | None, scale: float,
-    is_causal: bool,
+    is_causal: bool, dropout: Dropout,
 ) -> Any:  # fmt: skip
     _, G, R, L, E = Q.shape
     S = K.shape[-2]
@@ -153,5 +163,7 @@ def _problem(
     if mask is not None:
         problem["mask_column"] = mask.strides[-1]
     problem["sizes"] = G * R, R, L, S, E, is_causal
-    problem["scale"] = scale
+    problem["scale"], problem["threshold"], problem["kept"] = scale, dropout.threshold, dropout.kept
+    if dropout.key is not None:
+        problem["stream"] = dropout.key.step, dropout.key.operation, dropout.key.seed
     return problem

@@ -124,6 +124,57 @@ __device__ inline void accumulate(float (&c)[M][HEAD / 8][4], const float (&P)[M
   }
 }
 
+// Drop entries of 16 M queries × 8 N keys in C fragments: `line` is of the first query, `group` of
+// the first eight keys. The lanes of a quad draw a quarter of the numbers each and share them.
+template <int M, int N>
+__device__ inline void drop(float (&c)[M][N][4], const Problem &p, long long line, int group) {
+  int lane = threadIdx.x % WARP;
+  unsigned mine[M * N / 2];
+#pragma unroll
+  for (int i = 0; i < M * N / 2; ++i) {
+    int unit = 4 * i + lane % 4;
+    mine[i] = keep_bits(p, line + unit % (2 * M) * 8 + lane / 4, group + unit / (2 * M));
+  }
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        int unit = 2 * m + half + 2 * M * n;
+        unsigned bits = __shfl_sync(FULL, mine[unit / 4], lane / 4 * 4 + unit % 4) >> lane % 4 * 2;
+        c[m][n][2 * half] = bits & 1 ? c[m][n][2 * half] * p.kept : 0.0f;
+        c[m][n][2 * half + 1] = bits & 2 ? c[m][n][2 * half + 1] * p.kept : 0.0f;
+      }
+}
+
+// The same for 16 M keys × 8 N queries, as bits ((m N + n) 2 + half) 2 + j of this lane's entries.
+// Here the lanes of a column, every fourth, share.
+template <int M, int N>
+__device__ inline unsigned kept_columns(const Problem &p, long long line, int group) {
+  int lane = threadIdx.x % WARP;
+  unsigned mine[M * N / 2], bits = 0;
+#pragma unroll
+  for (int i = 0; i < M * N / 2; ++i) {
+    int unit = 8 * i + lane / 4, column = unit / (2 * M);
+    mine[i] = keep_bits(p, line + column / 2 * 8 + lane % 4 * 2 + column % 2,
+                        group + unit % (2 * M));
+  }
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          int unit = 2 * m + half + 2 * M * (2 * n + j);
+          unsigned byte = __shfl_sync(FULL, mine[unit / 8], unit % 8 * 4 + lane % 4);
+          bits |= (byte >> lane / 4 & 1) << (((m * N + n) * 2 + half) * 2 + j);
+        }
+  return bits;
+}
+
 template <int M>
 __device__ inline void clear(float (&c)[M][HEAD / 8][4]) {
 #pragma unroll
@@ -232,6 +283,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
           o[i][e][2 * half + 1] *= decay;
         }
       }
+    if (DROPOUT) drop(s, p, (long long)head * L + own, first / 8);
     accumulate(o, s, v + stage);
   }
 
@@ -266,8 +318,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     for (int g = 0; g < 8; ++g) {
       int query = own + 8 * i + g;
       if (query < L && (doubtful[i / 2][i % 2] >> 4 * g & 15))
-        careful_row(Q + query * p.Q.row, K, p.K.row, V, p.V.row, sight, query, E, c,
-                    O + query * p.O.row);
+        careful_row(Q + query * p.Q.row, K, p.K.row, V, p.V.row, sight, p,
+                    (long long)head * L + query, query, c, O + query * p.O.row);
     }
 }
 
@@ -322,6 +374,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     multiply_rows(weights, k_rows, q + stage * PITCH);
     multiply_rows(slopes, v_rows, dout + stage * PITCH);
     Sight sight = sight_of(p, mask, b, h);
+    unsigned kept = 0;
+    if (DROPOUT)
+      kept = kept_columns<BLOCKS, STEP / 8>(p, ((long long)b * p.H + h) * L + start, own / 8);
     bool edge = mask || start + STEP > L || (p.causal && start < own + 16 * BLOCKS - 1);
 #pragma unroll
     for (int n = 0; n < STEP / 8; ++n)
@@ -335,8 +390,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             float &weight = weights[m][n][2 * half + j], &slope = slopes[m][n][2 * half + j];
+            float factor = 1.0f;
+            if (DROPOUT) factor = kept >> (((m * (STEP / 8) + n) * 2 + half) * 2 + j) & 1 ? p.kept : 0.0f;
             weight = exp2_approx(c * weight - base);
-            slope = weight * (slope - dot);
+            slope = weight * (slope * factor - dot);
+            weight *= factor;
             int key = own + 16 * m + 8 * half + lane / 4;
             if (edge && (query >= L || !visible(sight, query, key)))
               weight = slope = 0.0f;
@@ -412,6 +470,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
       float weights[BLOCKS][STEP / 8][4], slopes[BLOCKS][STEP / 8][4];
       multiply_rows(weights, q_rows, k + stage);
       multiply_rows(slopes, do_rows, v + stage);
+      if (DROPOUT) drop(slopes, p, (long long)head * L + own, first / 8);
       bool edge = mask || first + STEP > S || (p.causal && first + STEP - 1 > own);
 #pragma unroll
       for (int m = 0; m < BLOCKS; ++m)
