@@ -39,11 +39,15 @@ def tables(
         part = rows[start : start + capacity]
         n = len(part)
         table = np.zeros((), layout)
-        table["at"][:, :n] = np.array([[a.data.ptr for a in row] for row in part], np.uint64).T
+        table["at"][:, :n] = np.array([[_address(a) for a in row] for row in part], np.uint64).T
         table["size"][:n] = sizes = np.array([row[0].size for row in part], np.int64)
         table["first"][1 : n + 1] = np.cumsum(-(-sizes // CHUNK))
         table["count"] = n
         yield table, (int(table["first"][n]),)
+
+
+def _address(a: Any) -> int:
+    return int(a.data.ptr)
 
 
 def listed(*arrays: Array) -> bool:
