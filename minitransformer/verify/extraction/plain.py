@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import warnings
 
 from minitransformer.verify.extraction.model import Document, Formula
+from minitransformer.verify.syntax import python_tree
 
 # Words that no formula of a plain text holds.
 _PROSE_WORDS = frozenset(
@@ -78,7 +77,7 @@ def format_of(text: str) -> str:
     stripped = text.strip()
     if stripped.startswith("{") and '"cells"' in stripped:
         return ".ipynb"
-    if _CODE.search(text) and _is_python(text):
+    if _CODE.search(text) and python_tree(text) is not None:
         return ".py"
     markup = _MARKUP.search(text)
     if markup:
@@ -95,13 +94,3 @@ def format_of(text: str) -> str:
 def _goes_on(row: str) -> bool:
     brackets = sum(row.count(c) for c in "([{") - sum(row.count(c) for c in ")]}")
     return brackets != 0 or _CONTINUES.search(row) is not None or "\\begin" in row
-
-
-def _is_python(text: str) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True

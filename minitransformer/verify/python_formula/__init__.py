@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import warnings
-
 from minitransformer.verify.expression import Expr
 from minitransformer.verify.python_formula.library import library_of, looks_like_python
 from minitransformer.verify.python_formula.reader import MAX_DEPTH, Reader
+from minitransformer.verify.syntax import python_tree
 from minitransformer.verify.tokenizer import CannotParse
 
 __all__ = ["library_of", "looks_like_python", "parse_python", "reads_both_ways"]
@@ -15,14 +13,13 @@ __all__ = ["library_of", "looks_like_python", "parse_python", "reads_both_ways"]
 
 def reads_both_ways(text: str) -> bool:
     """Whether a Python text takes a variance that NumPy and PyTorch compute differently."""
+    source = text.strip()
+    tree = python_tree(source)
+    reader = Reader(source, 0, "")
     try:
-        reader = Reader(text.strip(), 0, "")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = ast.parse(text.strip())
-        for node in module.body:
+        for node in tree.body if tree else ():
             reader.statement(node)
-    except (SyntaxError, ValueError, MemoryError, RecursionError, CannotParse):
+    except (RecursionError, CannotParse):
         return False
     return reader.undecided
 
@@ -47,11 +44,8 @@ def parse_python(text: str, library: str | None = None) -> Expr | None:
             raise CannotParse(f"more than {MAX_DEPTH} brackets inside each other", (0, len(text)))
     source = text.strip()
     offset = len(text) - len(text.lstrip())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = ast.parse(source)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
+    module = python_tree(source)
+    if module is None:
         return None
     reader = Reader(source, offset, library)
     steps = [reader.statement(node) for node in module.body]
