@@ -17,7 +17,7 @@ from fractions import Fraction
 
 from minitransformer.verify.cards import Card, UnknownCard, find
 from minitransformer.verify.code_claims import PYTHON, read_code
-from minitransformer.verify.expression import Expr
+from minitransformer.verify.expression import Expr, number
 from minitransformer.verify.extraction import Code, Document
 from minitransformer.verify.parser import CannotParse, Reading
 from minitransformer.verify.python_formula import parse_python
@@ -63,7 +63,10 @@ _REDUCES = frozenset(
 _SHOWS = frozenset(["print", "plt", "display", "pprint", "sns"])
 _OWNERS = frozenset(["np", "torch", "F", "nn", "jnp", "math", "numpy", "tf"])
 _LONGEST = 1_200  # characters of an expression
+_CONSTANTS = frozenset(["e", "E", "pi", "inf", "i", "j"])
+_TWO_AXES = "arrays of two axes"
 _ONE_VECTOR = "one vector, for no axis is named"
+_SCALED = re.compile(r"scaled|dot.?product|sdpa", re.I)
 _NUMBER = re.compile(r" = -?\d")  # a parameter's default that is a quantity
 _KNOWN_MISTAKE = "A known mistake"
 
@@ -199,6 +202,9 @@ class _Judge:
         self, node: ast.stmt, name: str, expression: ast.expr, conditions: tuple[str, ...]
     ) -> Iterator[Finding]:
         """Judge one expression under a name."""
+        for part in ast.walk(expression):  # Python's bare e is a variable
+            if isinstance(part, ast.Name) and part.id in _CONSTANTS:
+                part.id += "_value"
         try:
             conditions += _axis_conditions(expression)
         except Unreadable as error:
@@ -216,10 +222,11 @@ class _Judge:
             return
         if tree is None or tree.op != "relation" or _is_trivial(tree.args[1]):
             return
-        finding = self.decided(node, name, _over_x(tree, named_card(name)))
+        said = f"{name} {_docstring(node)}"
+        finding = self.decided(node, name, said, _over_x(tree, named_card(name)))
         if finding is None:
             return
-        chosen = [c for c in conditions if _NUMBER.search(c)]
+        chosen = [c for c in conditions if _NUMBER.search(c) or c == _TWO_AXES]
         if finding.verdict is Verdict.DIFFERENT_CERTIFIED and chosen:
             self.unread(node, name, f"judged for {chosen[0]} alone it would be wrong")
             return
@@ -232,7 +239,7 @@ class _Judge:
             explanation=f"{finding.explanation} {told}".strip(),
         )
 
-    def decided(self, node: ast.stmt, name: str, tree: Expr) -> Finding | None:
+    def decided(self, node: ast.stmt, name: str, said: str, tree: Expr) -> Finding | None:
         """Decide a tree ``name = body`` against the cards that it equals or says it is."""
         from minitransformer.verify.decide import EQUALS, decide
         from minitransformer.verify.matching import match
@@ -240,7 +247,7 @@ class _Judge:
         claimed = named_card(name)
         # A name that is no card's says nothing: output = softmax(QKᵀ/√d_k)V is attention.
         shown = tree.map(_plain_size)
-        matched = match([Reading(shown)]) or match([Reading(shown.args[1])])
+        matched = match([Reading(shown)], said) or match([Reading(shown.args[1])], said)
         cards = [*matched[:1], *_forms(claimed)]
         if not cards:
             return None
@@ -253,16 +260,24 @@ class _Judge:
             return next(f for f in findings if f.verdict is Verdict.APPROXIMATES)
         known = cards[0].id in _ONE_MEANING and _KNOWN_MISTAKE in first.explanation
         sure = first.verdict is Verdict.DIFFERENT_CERTIFIED and not first.witnesses.get("cases")
+        if first.card == "attention" and not _SCALED.search(said):
+            # There are other attentions; this one only where it is that but for a factor.
+            sure = sure and (known or bool(first.equals_instead))
         if not (sure and (claimed or known)):
             if claimed is not None:
                 self.unread(node, name, f"{first.verdict.value}: {first.explanation}")
             return None
-        if first.equals_instead == "attention with scale 1" and "scaled" not in name.lower():
+        if first.equals_instead == "attention with scale 1" and not _SCALED.search(said):
             words = "It is dot-product attention without a scale; scaled dot-product attention " \
                 "divides the scores by √d_k."  # fmt: skip
             return (
                 replace(first, verdict=Verdict.CONDITIONAL, explanation=words) if claimed else None
             )
+        for gain in _symbols(tree)[1:] if first.card in _GAIN_AND_SHIFT else ():
+            from_zero = _less_one(tree, gain)
+            if any(decide([Reading(completed(from_zero, c))], c).verdict in EQUALS for c in cards):
+                words = f"It is {cards[0].name} with {gain} counted from one."
+                return replace(first, verdict=Verdict.CONDITIONAL, explanation=words)
         guards = [n for n in tree.walk() if n.op == "number" and 0 < n.value <= SMALL]
         if guards:
             bare = tree.map(lambda n: replace(n, value=Fraction(0)) if n in guards else n)
@@ -320,6 +335,22 @@ def completed(tree: Expr, card: Card) -> Expr:
     return replace(tree, args=(left, body))
 
 
+def _less_one(tree: Expr, symbol: str) -> Expr:
+    """Put ``symbol − 1`` in a symbol's place, as where a gain is written 1 + w."""
+    minus = Expr("neg", (number(1),))
+
+    def change(node: Expr) -> Expr:
+        if node.op == "name" and node.value == symbol:
+            return Expr("add", (node, minus), None, node.span)
+        return node
+
+    return replace(tree, args=(tree.args[0], tree.args[1].map(change)))
+
+
+def _docstring(node: ast.stmt) -> str:
+    return (ast.get_docstring(node) or "") if isinstance(node, ast.FunctionDef) else ""
+
+
 def _plain_size(node: Expr) -> Expr:
     """Write the size of a key as formulas do, to see what a tree resembles."""
     if node.op == "call" and node.value == "size" and node.args[0].op == "name":
@@ -338,6 +369,8 @@ def _axis_conditions(expression: ast.expr) -> tuple[str, ...]:
     """Say which axes the code leaves open; refuse one whose meaning the number of axes decides."""
     conditions = []
     for node in ast.walk(expression):
+        if _counts_from_first(node):
+            conditions.append(_TWO_AXES)
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func).rpartition(".")[2].lower()
@@ -352,12 +385,23 @@ def _axis_conditions(expression: ast.expr) -> tuple[str, ...]:
         if not given and name not in ("softmax", "log_softmax"):
             conditions.append(_ONE_VECTOR)
         for axis in given:
-            if isinstance(axis, ast.Constant) and isinstance(axis.value, int) and axis.value >= 0:
-                raise Unreadable(
-                    f"axis {axis.value} is the last or not by the number of axes, which the code "
-                    "does not tell"
-                )
+            if _is_count(axis):
+                which = f"axis {ast.unparse(axis)}"
+                raise Unreadable(f"{which} is the last only of so many axes, and none are counted")
     return tuple(conditions)
+
+
+def _is_count(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int) and node.value >= 0
+
+
+def _counts_from_first(node: ast.AST) -> bool:
+    """Whether a size is taken of an axis counted from the first: ``x.shape[1]``."""
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute):
+        return node.value.attr == "shape" and _is_count(node.slice)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr == "size" and len(node.args) == 1 and _is_count(node.args[0])
+    return False
 
 
 def _only_shows(statement: ast.stmt) -> bool:

@@ -103,6 +103,12 @@ RIGHT = [
      "layer-norm"),
     ("def layer_norm(x):\n    return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)",
      "layer-norm-no-eps"),
+    ("def softmax(e): return np.exp(e) / np.exp(e).sum(-1, keepdims=True)", "softmax"),
+    ("def sigmoid(x, derivative=False):\n    if derivative:\n        return x * (1 - x)\n"
+     "    return 1 / (1 + np.exp(-x))", "sigmoid"),
+    ("def attention(Q, K, V, d):\n    return softmax(Q @ K.T / np.sqrt(d)) @ V", "attention"),
+    ("def attention(q, k, v):\n    k = k.transpose(-2, -1)\n"
+     "    return softmax(q @ k / math.sqrt(q.shape[-1])) @ v", "attention"),
     ("def log_softmax(x): return x - x.logsumexp(-1, keepdim=True)", "log-softmax"),
 ]  # fmt: skip
 
@@ -125,7 +131,7 @@ WRONG = [
     (ATTENTION.format("math.sqrt(d_k)", "-1", " * d_k"), ""),
     (OWN_SOFTMAX.replace("np.sqrt(d_k)", "d_k"), "attention with scale 1/d_k"),
     (OWN_SOFTMAX.replace(" / np.sqrt(d_k)", ""), "attention with scale 1"),
-    (SCRIPT.format("K.shape[1]"), "attention with scale 1/d_k"),
+    (SCRIPT.format("K.shape[-1]"), "attention with scale 1/d_k"),
     (NORM.format("std = x.std(-1, keepdim=True)\n        "
                  "return self.weight * (x - mean) / (std + self.eps) + self.bias"), ""),
     (LLAMA.format(".sqrt()"), ""),
@@ -176,6 +182,12 @@ LEFT_ALONE = [
     ("def relu(x): return [max(0, v) for v in x]", "ListComp"),
     ("def relu(x): return np.minimum(x, 0, out=x)", "into an argument"),
     ("class GELU:\n    def forward(self, x): return self.inner(x)", "self.inner"),
+    ("def attention(q, k, v):\n    q, k = q.softmax(-1), k.softmax(-1)\n"
+     "    return q @ (k.transpose(-2, -1) @ v)", "DIFFERENT"),
+    ("def attention(q, k, v): return softmax(q @ k.T / np.sqrt(q.shape[0])) @ v", "two axes"),
+    ("def softmax(x, dim): return torch.softmax(x, dim=dim)", "with dim"),
+    ("def attention(q, k, v, mask):\n"
+     "    return softmax(q @ k.T / np.sqrt(k.shape[-1]) * mask) @ v", "mask"),
     ("def loss(p, y): return ((p - y) ** 2).sum()", ""),
     ("def norm(x): return x / x.sum()", ""),
     ("def softmax_grad(s): return s * (1 - s)", ""),
@@ -203,6 +215,9 @@ def test_what_is_not_certain_is_left_alone(code: str, why: str) -> None:
         ("def attention(q, k, v): return softmax(q @ k.T) @ v", "CONDITIONAL", "without a scale"),
         ("def softmax(x):\n    e = np.exp(x)\n    return e / (e.sum(-1, keepdims=True) + 1e-9)",
          "CONDITIONAL", "small constant"),
+        ("def rms_norm(x, w, eps):\n"
+         "    return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + eps) * (1 + w)",
+         "CONDITIONAL", "counted from one"),
         ("def gelu(x): return 0.5 * x * (1 + torch.tanh(0.7978845608 * (x + 0.044715 * x ** 3)))",
          "APPROXIMATES", "0.00047"),
     ],
@@ -223,7 +238,7 @@ def test_assumptions_are_said() -> None:
 
 def test_definitions_reach_later_blocks() -> None:
     own = "def softmax(x): return np.exp(x) / np.exp(x).{}(-1, keepdims=True)"
-    use = "def attention(Q, K, V): return softmax(Q @ K.T / np.sqrt(Q.shape[-1])) @ V"
+    use = "def sdpa(Q, K, V): return softmax(Q @ K.T / np.sqrt(Q.shape[-1])) @ V"
     for function, verdict in (("sum", "EQUAL-PROVED"), ("max", "DIFFERENT-CERTIFIED")):
         text = f"```python\n{own.format(function)}\n```\n\n```python\n{use}\n```\n"
         assert [f.verdict.value for f in findings(text, "a.md")] == [verdict] * 2
