@@ -185,4 +185,11 @@ def sgd_update(
             g = g + momentum * b if nesterov else b
         p -= lr * g
 
-    _over_blocks(formula, rows)
+    distinct = len({id(p) for p, _, _ in rows}) == len(rows)
+    if distinct and all(cuda.listed(*arrays) for arrays in rows):
+        cuda.sgd(
+            rows, lr=lr, momentum=momentum, fresh=1.0 - dampening, l2=weight_decay,
+            sign=-1.0 if maximize else 1.0, nesterov=nesterov,
+        )  # fmt: skip
+    else:
+        _over_blocks(formula, rows)

@@ -16,7 +16,7 @@ import minitransformer as mt
 from minitransformer import nn, optim
 from minitransformer.backend import Key
 from minitransformer.kernels import feed_forward
-from minitransformer.kernels.cuda import adamw
+from minitransformer.kernels.cuda import optimizer as table_kernels
 from minitransformer.models.gpt import GPT, GPTConfig
 from tests.device import device_pair, train
 from tests.kernels.cases import CASES, Case
@@ -124,22 +124,34 @@ def test_clipping_and_the_optimiser_are_a_few_launches(
     cupy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
-    launch = adamw.launch
+    launch = table_kernels.launch
 
     def counted(path: Any, kernel: str, *rest: Any, **options: Any) -> None:
         started.append(kernel)
         launch(path, kernel, *rest, **options)
 
-    monkeypatch.setattr(adamw, "launch", counted)
+    monkeypatch.setattr(table_kernels, "launch", counted)
     gpt_steps("cuda", "cuda", steps=1)
     assert started == ["squares", "root_of_sum", "clip", "adam", "adam"]
 
 
-def test_more_parameters_than_a_table_holds(cupy: Any) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda parameters: optim.Adam(parameters, lr=0.1, weight_decay=0.1, maximize=True),
+        lambda parameters: optim.AdamW(parameters, lr=0.1, amsgrad=True),
+        lambda parameters: optim.SGD(parameters, lr=0.1, weight_decay=0.1),
+        lambda parameters: optim.SGD(
+            parameters, 0.1, momentum=0.9, nesterov=True, weight_decay=0.1, maximize=True
+        ),
+        lambda parameters: optim.SGD(parameters, 0.1, momentum=0.9, dampening=0.5),
+    ],
+)
+def test_more_parameters_than_a_table_holds(make: Any, cupy: Any) -> None:
     def steps(device: str) -> list[np.ndarray]:
         values = np.random.default_rng(0).normal(size=(205, 3)).astype(np.float32)
         parameters = [nn.Parameter(mt.tensor(v).to(device)) for v in values]
-        optimizer = optim.Adam(parameters, lr=0.1, weight_decay=0.1, maximize=True)
+        optimizer = make(parameters)
         for _ in range(2):
             for i, p in enumerate(parameters):
                 p.grad = mt.tensor(values[-i]).to(device)

@@ -18,7 +18,7 @@ from minitransformer.kernels import (
     shape,
     softmax,
 )
-from minitransformer.kernels.cuda import adamw
+from minitransformer.kernels.cuda import optimizer as table_kernels
 
 from .shim import SOURCES, Program, compiled
 
@@ -195,7 +195,26 @@ def check_dropout(program: Program, seed: int) -> None:
     close(y, kept)
 
 
-@covers("adam", "squares", "root_of_sum", "clip")
+def check_sgd(program: Program, seed: int, rows: list[Any]) -> None:
+    """With `rows` of parameter, gradient and momentum, some without the last."""
+    lr, momentum, fresh, l2 = 0.1, 0.9, 0.7, 0.2
+    for nesterov, sign in ((0, 1.0), (1, -1.0)):
+        given = [(p, g, None if i % 2 else b) for i, (p, g, b, _) in enumerate(rows)]
+        expected = []
+        for p, g, b in given:
+            P, G = p.astype(float), sign * g.astype(float) + l2 * p.astype(float)
+            B = None if b is None else momentum * b.astype(float) + fresh * G
+            S = G if B is None else G + momentum * B if nesterov else B
+            expected.append((P - lr * S, g.copy(), B))
+        ((table, grid),) = table_kernels.tables(given, table_kernels.MOMENTA)
+        program("sgd", grid, 64, table, lr, momentum, fresh, l2, sign, nesterov, seed=seed)
+        for row, exact in zip(given, expected):
+            for found, wanted in zip(row, exact):
+                if found is not None:
+                    close(found, wanted)
+
+
+@covers("adam", "sgd", "squares", "root_of_sum", "clip")
 def check_adam(program: Program, seed: int) -> None:
     sizes = (70, 20000, 1, 8192, 8193, 403)
     lr, (beta1, beta2), eps, t = 1e-2, (0.9, 0.99), 1e-8, 3
@@ -215,7 +234,7 @@ def check_adam(program: Program, seed: int) -> None:
             W = beta2 * W + (1 - beta2) * G**2
             m_hat, v_hat = M / (1 - beta1**t), W / (1 - beta2**t)
             expected.append((decay * P - lr * m_hat / (np.sqrt(v_hat) + eps), g.copy(), M, W))
-        ((table, grid),) = adamw.tables(rows, adamw.MOMENTS)
+        ((table, grid),) = table_kernels.tables(rows, table_kernels.MOMENTS)
         program(
             "adam", grid, 64, table, lr / (1 - beta1**t), (1 - beta2**t) ** 0.5, beta1, beta2, eps,
             decay, l2, sign, seed=seed,
@@ -223,9 +242,10 @@ def check_adam(program: Program, seed: int) -> None:
         for row, exact in zip(rows, expected):
             for found, wanted in zip(row, exact):
                 close(found, wanted)
+    check_sgd(program, seed, rows)
     gradients = [row[1] for row in rows]
     exact_norm = np.sqrt(sum(np.square(g.astype(float)).sum() for g in gradients))
-    ((table, grid),) = adamw.tables([(g,) for g in gradients], adamw.GRADIENTS)
+    ((table, grid),) = table_kernels.tables([(g,) for g in gradients], table_kernels.GRADIENTS)
     partial, norm = np.full(grid, np.nan, np.float32), np.full(1, np.nan, np.float32)
     program("squares", grid, 64, table, partial, seed=seed)
     program("root_of_sum", (1,), 64, partial, norm, len(partial), seed=seed)
@@ -310,13 +330,15 @@ MISTAKES = [
     ("dropout.cu", "k % 2 ? 32 : 0", "k % 2 ? 0 : 32"),
     ("dropout.cu", ">= threshold", "< threshold"),
     ("dropout.cu", "if (residual) load_octet(residual", "if (residual) load_octet(x"),
-    ("adamw.cu", "/ root + eps", "+ eps"),
-    ("adamw.cu", "* decay -", "-"),
-    ("adamw.cu", "sign * g[k] + l2 * p[k]", "sign * g[k] - l2 * p[k]"),
-    ("adamw.cu", "table.first[middle] <= chunk", "table.first[middle] < chunk"),
-    ("adamw.cu", "if (factor >= 1.0f) return;", ""),
-    ("adamw.cu", "*norm = sqrtf(sum)", "*norm = sum"),
-    ("adamw.cu", "sum += v[k] * v[k]", "sum += v[k]"),
+    ("optimizer.cu", "/ root + eps", "+ eps"),
+    ("optimizer.cu", "* decay -", "-"),
+    ("optimizer.cu", "sign * g[k] + l2 * p[k]", "sign * g[k] - l2 * p[k]"),
+    ("optimizer.cu", "slope + momentum * b[k] : b[k]", "slope : b[k]"),
+    ("optimizer.cu", "momentum * b[k] + fresh * slope", "momentum * b[k] + slope"),
+    ("optimizer.cu", "table.first[middle] <= chunk", "table.first[middle] < chunk"),
+    ("optimizer.cu", "if (factor >= 1.0f) return;", ""),
+    ("optimizer.cu", "*norm = sqrtf(sum)", "*norm = sum"),
+    ("optimizer.cu", "sum += v[k] * v[k]", "sum += v[k]"),
     ("scatter_sum.cu", "k < last", "k < last - 1"),
 ]  # fmt: skip
 

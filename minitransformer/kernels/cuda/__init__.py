@@ -13,12 +13,12 @@ from .activation import (
     bias_activation,
     bias_activation_fits,
 )
-from .adamw import adam, clip_gradients, gradient_norm, listed
 from .attention import Dropout, attention_backward, attention_fits, attention_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward
 from .dropout import residual_dropout
 from .grid import WIDEST
 from .layer_norm import layer_norm_backward, layer_norm_forward
+from .optimizer import adam, clip_gradients, gradient_norm, listed, sgd
 from .scatter_sum import scatter_sum
 from .softmax import softmax_backward, softmax_forward
 
@@ -43,6 +43,7 @@ __all__ = [
     "listed",
     "residual_dropout",
     "scatter_sum",
+    "sgd",
     "softmax_backward",
     "softmax_forward",
 ]

@@ -1,4 +1,4 @@
-// Adam with either weight decay over many tensors in one launch, and the clipping of gradients.
+// Adam and SGD over many tensors in one launch, and the clipping of gradients.
 //
 // Where the tensors are is an argument by value, of which a kernel may have 4 KiB: no memory on
 // the device, no copy before the launch, nothing to keep alive after it. A block treats one
@@ -14,6 +14,7 @@ template <int DEPTH, int COUNT> struct Table {
   int count;
 };
 typedef Table<4, 90> Moments;  // parameter, gradient, m, v
+typedef Table<3, 110> Momenta;  // parameter, gradient, momentum or null
 typedef Table<1, 200> Gradients;
 
 // Which tensor this block's chunk belongs to, where in it the chunk starts and how long it is.
@@ -56,6 +57,32 @@ extern "C" __global__ void adam(const Moments table, float step_size, float root
     store_pack(parameter + i, left, p);
     store_pack(m + i, left, first);
     store_pack(v + i, left, second);
+  }
+}
+
+// b = momentum b + fresh g; the parameter falls by lr b, with `nesterov` by lr (g + momentum b).
+extern "C" __global__ void sgd(const Momenta table, float lr, float momentum, float fresh, float l2,
+                               float sign, int nesterov) {
+  Place here = place(table);
+  float *parameter = table.at[0][here.tensor] + here.start;
+  const float *gradient = table.at[1][here.tensor] + here.start;
+  float *buffer = table.at[2][here.tensor];
+  for (long long i = 4 * threadIdx.x; i < here.length; i += 4 * blockDim.x) {
+    long long left = here.length - i;
+    float p[4], g[4], b[4];
+    load_pack(parameter + i, left, p);
+    load_pack(gradient + i, left, g);
+    if (buffer) load_pack(buffer + here.start + i, left, b);
+    for (int k = 0; k < 4; ++k) {
+      float slope = sign * g[k] + l2 * p[k];
+      if (buffer) {
+        b[k] = momentum * b[k] + fresh * slope;
+        slope = nesterov ? slope + momentum * b[k] : b[k];
+      }
+      p[k] -= lr * slope;
+    }
+    store_pack(parameter + i, left, p);
+    if (buffer) store_pack(buffer + here.start + i, left, b);
   }
 }
 

@@ -1,4 +1,4 @@
-"""Adam and gradient clipping over many tensors at once: the launches of adamw.cu."""
+"""Adam, SGD and clipping over many tensors at once: the launches of optimizer.cu."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...backend import Array, array_module
 from ...backend.cuda import fits, launch
 from .grid import HERE
 
-FILE = HERE / "adamw.cu"
+FILE = HERE / "optimizer.cu"
 CHUNK, THREADS = 8192, 256  # numbers and threads of a block
 
 
@@ -27,11 +27,11 @@ def _layout(depth: int, count: int) -> np.dtype[Any]:
     )
 
 
-MOMENTS, GRADIENTS = _layout(4, 90), _layout(1, 200)
+MOMENTS, MOMENTA, GRADIENTS = _layout(4, 90), _layout(3, 110), _layout(1, 200)
 
 
 def tables(
-    rows: Sequence[tuple[Array, ...]], layout: np.dtype[Any]
+    rows: Sequence[tuple[Any, ...]], layout: np.dtype[Any]
 ) -> Iterator[tuple[Any, tuple[int]]]:
     """Yield tables of where the arrays are, and the blocks that treat each table's chunks."""
     capacity = layout["size"].shape[0]
@@ -47,15 +47,15 @@ def tables(
 
 
 def _address(a: Any) -> int:
-    return int(a.data.ptr)
+    return 0 if a is None else int(a.data.ptr)
 
 
-def listed(*arrays: Array) -> bool:
+def listed(first: Array, *others: Array | None) -> bool:
     """Return whether a table may name these: float32 on a GPU, each in one piece."""
     return (
-        fits(*arrays)
-        and arrays[0].dtype == np.float32
-        and all(a.flags.c_contiguous for a in arrays)
+        fits(first, *others)
+        and first.dtype == np.float32
+        and all(a is None or a.flags.c_contiguous for a in (first, *others))
     )
 
 
@@ -66,6 +66,15 @@ def adam(
     """Update parameters and their moments, 90 of them in one launch."""
     for table, grid in tables(rows, MOMENTS):
         launch(FILE, "adam", grid, THREADS, table, step_size, root, *betas, eps, decay, l2, sign)
+
+
+def sgd(
+    rows: Sequence[tuple[Array, Array, Array | None]], *, lr: float, momentum: float,
+    fresh: float, l2: float, sign: float, nesterov: bool,
+) -> None:  # fmt: skip
+    """Update parameters and their momentum, 110 of them in one launch."""
+    for table, grid in tables(rows, MOMENTA):
+        launch(FILE, "sgd", grid, THREADS, table, lr, momentum, fresh, l2, sign, nesterov)
 
 
 def gradient_norm(gradients: Sequence[Array]) -> Array:
