@@ -27,6 +27,7 @@ from .dtypes import (
     resolve_dtype,
     set_default_dtype,
 )
+from .memory import aligned_empty, scratch
 from .precision import (
     MatmulSwitch,
     get_float32_matmul_precision,
@@ -65,6 +66,7 @@ __all__ = [
     "Key",
     "MatmulSwitch",
     "accumulator",
+    "aligned_empty",
     "array_module",
     "bfloat16",
     "blocks",
@@ -93,6 +95,7 @@ __all__ = [
     "row_blocks",
     "run_blocks",
     "run_rows",
+    "scratch",
     "set_default_dtype",
     "set_float32_matmul_precision",
     "set_num_threads",

@@ -22,8 +22,8 @@ from ..backend import (
     even_blocks,
     random_bits,
     run_blocks,
+    scratch,
 )
-from ..backend.scratch import scratch
 from . import cuda
 from .dropout import keep_threshold
 from .elementwise import unbroadcast
@@ -417,7 +417,7 @@ def attention_forward(
 
     if O.size or lse.size:
         p.run(work, p.tiles())
-    out = O.reshape(*Q.shape[:-1], Ev)
+    out = O.reshape(*Q.shape[:-1], Ev).astype(Q.dtype, copy=False)
     return out, (Q, K, V, mask, out, lse, options)
 
 
