@@ -69,12 +69,15 @@ def what_is_missing() -> str:
 def run_stage(name: str, path: Path, seconds: float) -> int:
     """Run one stage in this process; its result goes to `path`."""
     from minitransformer.bench.devices import Cuda
+    from minitransformer.bench.environment import record
 
     from .part import Part
     from .stages import STAGES
 
     part = Part(path, 0.9 * seconds, Cuda(), usable_torch(), known_limits(path.parent))
     STAGES[name].run(part)
+    part.run["clock"] = (record()["gpu"] or {}).get("clocks.sm")
+    part.save()
     print_rows(part.run)
     return 0
 

@@ -16,7 +16,7 @@ RULES = (
     "float32 means exact float32 products on both sides (PyTorch's default), TF32 is a row of "
     "its own, bfloat16 is autocast over float32 weights on both sides.",
     "Kernels: GPU events around each call, caches emptied before it, both sides in turn; median "
-    "and a 95 % interval. Steps: four in a row between events, launches included, one library "
+    "and a 95 % interval. Steps: two in a row between events, launches included, one library "
     "after the other with the other's memory pool freed. Compilation and warm-up apart.",
 )
 BEGIN, END = "<!-- gpu results: begin -->", "<!-- gpu results: end -->"
@@ -117,8 +117,11 @@ def summary(found: Found) -> list[str]:
     lines += ["", *(f"- {rule}" for rule in RULES), ""]
     for name, stage in found["stages"].items():
         tests = stage.get("tests", {}).get("counts")
-        said = ", ".join(f"{n} {what}" for what, n in tests.items()) if tests else ""
-        lines.append(f"- Stage `{name}`: {stage['status']}{f' ({said})' if said else ''}.")
+        said = [f"{n} {what}" for what, n in tests.items()] if tests else []
+        if clock := stage.get("clock"):
+            said.append(f"SM clock {clock} at its end")
+        more = f" ({', '.join(said)})" if said else ""
+        lines.append(f"- Stage `{name}`: {stage['status']}{more}.")
         lines += [f"  - left out: {line}" for line in stage.get("left out", ())]
     return lines
 
@@ -134,7 +137,7 @@ def details(found: Found) -> list[str]:
     steps = [*rows(found, "training"), *rows(found, "compiled")]
     if steps:
         head = ("training step", "tokens/s", "PyTorch", "peak memory", "PyTorch", "bound by",
-                "where the time goes")  # fmt: skip
+                "where the time goes", "PyTorch")  # fmt: skip
         lines += table([head, *map(_step, steps)]) + [""]
     every = rows(found, "attention")
     if every:
@@ -160,8 +163,8 @@ def _teraflops(r: dict[str, Any]) -> tuple[str, str]:
 def _step(r: dict[str, Any]) -> tuple[str, ...]:
     from minitransformer.bench.profile import bound
 
-    seen = r.get("profiles", {}).get("ours")
-    groups = list(seen["groups"].items())[:5] if seen else []
+    profiles = r.get("profiles", {})
+    seen = profiles.get("ours")
     gib = [f"{r[k] / 2**30:.1f} GiB" if r.get(k) else "" for k in ("ours peak", "theirs peak")]
     return (
         r["dtype"] + (", torch.compile" if r["compiled"] else ""),
@@ -169,8 +172,13 @@ def _step(r: dict[str, Any]) -> tuple[str, ...]:
         f"{r['their_tokens_per_second']:,.0f}" if "their_tokens_per_second" in r else "",
         *gib,
         bound(seen, r["median"]) if seen else r.get("bound", ""),
-        ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in groups),
+        *(_groups(profiles.get(side)) for side in ("ours", "theirs")),
     )
+
+
+def _groups(profile: dict[str, Any] | None) -> str:
+    longest = list(profile["groups"].items())[:5] if profile else []
+    return ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in longest)
 
 
 def block(records: Sequence[Found], detailed: bool, picture: str) -> str:

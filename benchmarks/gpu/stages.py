@@ -45,7 +45,7 @@ def limits(part: Part, size: int | None = None) -> None:
 
 def tests(part: Part) -> None:
     """Parity, repeats, synchronisation, memory: the tests that need a GPU."""
-    run_pytest(part, ["tests/gpu", "-m", "gpu", "-k", "not sanitizer", "-n", "4"])
+    run_pytest(part, ["tests/gpu", "-m", "gpu", "-k", "not sanitizer", "-n", "8"])
 
 
 def sanitizer(part: Part) -> None:

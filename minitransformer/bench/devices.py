@@ -95,14 +95,14 @@ class Cuda:
         return self._between(call)
 
     def clock_steps(self, call: Call) -> float:
-        """Return the seconds of one step of several in a row, whatever it waits for."""
+        """Return the seconds of one of two steps in a row, whatever they wait for."""
         self.wait()
 
-        def several() -> None:
-            for _ in range(4):
-                call()
+        def both() -> None:
+            call()
+            call()
 
-        return self._between(several) / 4
+        return self._between(both) / 2
 
     def _between(self, call: Call) -> float:
         start, end = self.events

@@ -123,7 +123,7 @@ def time_training(
                     device.peak(step) if side == "ours" else device.torch_peak(step, torch)
                 )
                 samples |= interleave(
-                    {side: step}, seconds=seconds / len(steps), rounds=(5, 50),
+                    {side: step}, seconds=seconds / len(steps), rounds=(6, 50),
                     clock=device.clock_steps,
                 )  # fmt: skip
             more["launching"] = device.launching(steps["ours"])

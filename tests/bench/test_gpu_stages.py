@@ -14,10 +14,12 @@ import pytest
 
 from benchmarks.gpu import report, stages
 from benchmarks.gpu.part import Part
-from minitransformer.bench import devices
+from minitransformer.bench import devices, limits, models
+from minitransformer.bench.ladder import climb, ladders
 from minitransformer.bench.limits import Limits
 from minitransformer.bench.models import Model
 from minitransformer.bench.profile import bound, group_of, summarize
+from minitransformer.cli import main
 from tests.cuda import fake_cupy, fake_device
 
 torch = pytest.importorskip("torch")
@@ -64,6 +66,36 @@ def test_decoding(part: Part) -> None:
     stages.decoding(part, TINY, (1, 3), 5, 0.0)
     assert part.run["left out"] == []
     assert [r["size"] for r in found(part)["rows"]] == ["tiny B1 past 5", "tiny B3 past 5"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("kernels", "--kernels", "softmax", "--dtype", "bfloat16"),
+        ("train", "--dtype", "tf32"),
+        ("generate", "--batch", "2", "--past", "3"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_the_bench_command_on_a_gpu(
+    words: tuple[str, ...], cupy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.MODELS, "tiny", TINY)
+    monkeypatch.setattr(limits, "measure_limits", lambda *_, **__: Limits(1e12, 1e12))
+    path = tmp_path / "run.json"
+    words = (*words, "--models", "tiny", "--backend", "cupy", "--against", "torch")
+    assert main(["bench", *words, "--seconds", "0", "--json", str(path)]) == 0
+    run = json.loads(path.read_text())
+    assert run["left out"] == [] and run["environment"]["gpu"]["cupy"] == cupy.__version__
+    assert all(r["device"] == "cuda" and r["ratio"] > 0 for r in run["rows"])
+
+
+def test_the_ladder_has_a_rung_on_the_gpu(cupy: Any) -> None:
+    whole = ladders()["layer_norm"]
+    short = whole._replace(sizes=whole.small, rungs=(whole.rungs[0], whole.rungs[-1]))
+    definition, last = climb(short, seconds=0.0)
+    assert (definition.device, last.device) == ("cpu", "cuda")
+    assert last.peak_bytes > 0 and last.error < 100
 
 
 def test_without_pytorch_the_gap_is_named(cupy: Any, tmp_path: Path) -> None:
