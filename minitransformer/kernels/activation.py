@@ -14,8 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..backend import ELEMENTS, Array, accumulator, array_module, even_blocks, run_blocks
-from ..backend.scratch import scratch
+from ..backend import ELEMENTS, Array, accumulator, array_module, even_blocks, run_blocks, scratch
 from . import cuda
 from .elementwise import erf_array, select
 

@@ -15,8 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ..backend import Array, accumulator, array_module, device_of, map_blocks, to_device
-from ..backend.scratch import scratch
+from ..backend import Array, accumulator, array_module, device_of, map_blocks, scratch, to_device
 
 Operand: TypeAlias = Any  # an array or a Python number
 Saved: TypeAlias = tuple[Any, ...]

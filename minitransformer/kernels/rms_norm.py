@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Array, accumulator, array_module, limits, row_blocks, run_blocks, run_rows
-from ..backend.scratch import scratch
+from ..backend import (
+    Array,
+    accumulator,
+    array_module,
+    limits,
+    row_blocks,
+    run_blocks,
+    run_rows,
+    scratch,
+)
 from .layer_norm import check_normalized, flat_rows, outer
 from .reduction import row_dot
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, accumulator, array_module, run_rows
-from ..backend.scratch import scratch
+from ..backend import Array, accumulator, array_module, run_rows, scratch
 from . import cuda
 from .reduction import row_dot
 

@@ -1,12 +1,13 @@
-"""Where a thread computes: arrays kept between calls, aligned to cache lines.
+"""Memory that is used again, in arrays that begin with a cache line.
 
-A new array of some size is new memory, which the system hands over page by page; and NumPy's
-begin in the middle of a cache line, so that every wide store touches two lines and takes twice
-as long.
+A new array of some size is new memory, which the system hands over page by page: where these
+pages are filled once and read once, that takes as long as the arithmetic. And NumPy's arrays begin
+in the middle of a cache line, so that every wide store touches two lines and takes twice as long.
 """
 
 from __future__ import annotations
 
+import collections
 import math
 import threading
 
@@ -15,13 +16,45 @@ import numpy as np
 from .arrays import Array, array_module
 
 LINE = 64  # bytes
-KEPT = 1 << 22  # bytes of one array, at most; larger ones are allocated each time
+KEPT = 1 << 22  # bytes of a scratch array, at most; larger ones are arrays like any other
+POOL = 1 << 29  # bytes of freed memory that are kept, at most
 
 _buffers = threading.local()
+_free: dict[int, list[Array]] = collections.defaultdict(list)
+
+
+def _free_bytes() -> int:
+    return sum(size * len(memories) for size, memories in list(_free.items()))
+
+
+class _Lease:
+    """The owner of an array's memory, who gives it back when the last view is gone."""
+
+    def __init__(self, size: int) -> None:
+        try:
+            self.memory = _free[size].pop()
+        except IndexError:
+            if _free_bytes() >= POOL:  # of sizes that are no longer asked for
+                _free.clear()
+            self.memory = np.empty(size + LINE, np.uint8)
+        self.size = size
+        address = self.memory.ctypes.data
+        self.__array_interface__ = {
+            "data": (address + -address % LINE, False),
+            "shape": (size,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        if _free_bytes() < POOL:
+            _free[self.size].append(self.memory)
 
 
 def aligned_empty(shape: tuple[int, ...], like: Array) -> Array:
     """Return an uninitialised array of the type of `like` that begins with a cache line.
+
+    Its memory may be that of an earlier one that nobody looks at any more.
 
     Examples
     --------
@@ -32,9 +65,7 @@ def aligned_empty(shape: tuple[int, ...], like: Array) -> Array:
     if not isinstance(like, np.ndarray):
         return array_module(like).empty(shape, dtype)
     size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return np.asarray(_Lease(size)).view(dtype).reshape(shape)
 
 
 def scratch(name: str, like: Array, shape: tuple[int, ...] | None = None) -> Array:
