@@ -6,10 +6,8 @@ from typing import Any
 
 from minitransformer.verify import repair
 from minitransformer.verify.cards.card import Card
-from minitransformer.verify.evaluate import (
-    CannotEvaluate,
-)
 from minitransformer.verify.expression import Expr
+from minitransformer.verify.number_systems import CannotEvaluate
 from minitransformer.verify.printing import to_latex, to_unicode
 from minitransformer.verify.verdict import Finding, Place, Verdict
 

@@ -26,15 +26,8 @@ from minitransformer.verify.compare import (
     term_value,
 )
 from minitransformer.verify.dimensions import Term
-from minitransformer.verify.evaluate import (
-    EXACT,
-    FLOATS,
-    CannotEvaluate,
-    Evaluator,
-    Point,
-    evaluate,
-    precision,
-)
+from minitransformer.verify.evaluate import Evaluator, evaluate
+from minitransformer.verify.number_systems import EXACT, FLOATS, CannotEvaluate, Point, precision
 
 FAILURES = (CannotEvaluate, ValueError, TypeError, IndexError, ArithmeticError, KeyError)
 SEEDS = (31, 32, 33, 34)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minitransformer.verify import sandbox
 from minitransformer.verify.cards import Card
-from minitransformer.verify.evaluate import FLOATS
+from minitransformer.verify.number_systems import FLOATS
 from minitransformer.verify.verdict import Finding, Place
 
 

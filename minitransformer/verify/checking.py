@@ -16,7 +16,7 @@ import numpy as np
 from minitransformer.verify import sandbox
 from minitransformer.verify.calling import LiveFunction, judge_function
 from minitransformer.verify.cards import Card, UnknownCard, cards, find
-from minitransformer.verify.evaluate import FLOATS
+from minitransformer.verify.number_systems import FLOATS
 from minitransformer.verify.report import OUTCOME, Report
 from minitransformer.verify.verdict import Finding, Place, Verdict
 

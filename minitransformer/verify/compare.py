@@ -13,7 +13,8 @@ import numpy as np
 
 from minitransformer.verify.cards.card import Card, Input, draw
 from minitransformer.verify.dimensions import Term
-from minitransformer.verify.evaluate import FLOATS, CannotEvaluate, Point, evaluate, precision
+from minitransformer.verify.evaluate import evaluate
+from minitransformer.verify.number_systems import FLOATS, CannotEvaluate, Point, precision
 
 BITS = 200
 MORE_BITS = (200, 400, 1600)

@@ -22,12 +22,12 @@ from minitransformer.verify.cards import find
 from minitransformer.verify.cards.card import Card, formula_tree
 from minitransformer.verify.diagnosis import as_attention
 from minitransformer.verify.dimensions import IllTyped, Unbound, show_dims
-from minitransformer.verify.evaluate import CannotEvaluate
 from minitransformer.verify.expression import Expr, name, number
 from minitransformer.verify.functions import decide_function
 from minitransformer.verify.interpret import Typed, interpret, plausible, quick_equal, trees
 from minitransformer.verify.judge import judge
 from minitransformer.verify.matching import match
+from minitransformer.verify.number_systems import CannotEvaluate
 from minitransformer.verify.pairs import contradictions, pair_outcome
 from minitransformer.verify.printing import to_latex
 from minitransformer.verify.repair_search import typed_repair, vocabulary

@@ -26,13 +26,9 @@ from minitransformer.verify.dimensions import (
     Term,
     Unbound,
 )
-from minitransformer.verify.evaluate import (
-    FLOATS,
-    Evaluator,
-    Point,
-    evaluate,
-)
+from minitransformer.verify.evaluate import Evaluator, evaluate
 from minitransformer.verify.interpret import Interpretation, interpret, quick_equal
+from minitransformer.verify.number_systems import FLOATS, Point
 
 _MISTAKES: dict[int, list[tuple[str, str, Callable[[Point], Any]]]] = {}
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from minitransformer.verify.cards.card import Card
 from minitransformer.verify.compare import Compute, Probe, discrepancy
-from minitransformer.verify.evaluate import FLOATS, CannotEvaluate, Point
+from minitransformer.verify.number_systems import FLOATS, CannotEvaluate, Point
 
 FIT_SIZES = (2, 3, 5, 8)
 FIT_OTHERS = {"n_q": (2, 4, 7), "n_k": (3, 4, 5), "d_v": (5, 6, 9)}  # the first is the base

@@ -23,9 +23,9 @@ from minitransformer.verify.compare import (
     settle,
 )
 from minitransformer.verify.diagnosis import known_mistakes
-from minitransformer.verify.evaluate import FLOATS, CannotEvaluate, Point
 from minitransformer.verify.judge import as_texts, certificate
 from minitransformer.verify.nearness import approximation
+from minitransformer.verify.number_systems import FLOATS, CannotEvaluate, Point
 from minitransformer.verify.verdict import Counterexample, Finding, Verdict
 
 MOST_CELLS = 40_000_000  # of a reference in plain loops, all dimensions multiplied

@@ -25,13 +25,10 @@ from minitransformer.verify.diagnosis import diagnose
 from minitransformer.verify.dimensions import (
     Convention,
 )
-from minitransformer.verify.evaluate import (
-    FLOATS,
-    Point,
-)
 from minitransformer.verify.expression import Expr
 from minitransformer.verify.interpret import Interpretation, Typed, interpret
 from minitransformer.verify.nearness import approximation, equal_up_to, instance, special_size
+from minitransformer.verify.number_systems import FLOATS, Point
 from minitransformer.verify.numerics import float_safety, lost_bits
 from minitransformer.verify.repair_search import repaired
 from minitransformer.verify.verdict import Counterexample, Finding, Verdict

@@ -30,15 +30,10 @@ from minitransformer.verify.dimensions import (
     Typing,
     Unbound,
 )
-from minitransformer.verify.evaluate import (
-    EXACT,
-    FLOATS,
-    CannotEvaluate,
-    Point,
-    evaluate,
-)
+from minitransformer.verify.evaluate import evaluate
 from minitransformer.verify.expression import Expr
 from minitransformer.verify.interpret import Interpretation
+from minitransformer.verify.number_systems import EXACT, FLOATS, CannotEvaluate, Point
 from minitransformer.verify.numerics import slope
 
 CLOSELY = 0.025  # the largest error of what may be called an approximation

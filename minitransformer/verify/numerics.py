@@ -20,15 +20,9 @@ from minitransformer.verify.cards import find
 from minitransformer.verify.cards.card import Card
 from minitransformer.verify.compare import Compute, battery, extend
 from minitransformer.verify.dimensions import Term
-from minitransformer.verify.evaluate import (
-    CannotEvaluate,
-    Evaluator,
-    Floats,
-    Point,
-    evaluate,
-    precision,
-)
+from minitransformer.verify.evaluate import Evaluator, evaluate
 from minitransformer.verify.interpret import interpret, plausible, trees
+from minitransformer.verify.number_systems import CannotEvaluate, Floats, Point, precision
 from minitransformer.verify.verdict import Finding, Place, Verdict
 
 STEP = Fraction(1, 2**60)

@@ -13,11 +13,12 @@ from minitransformer.verify.binding import bind, inline, sides
 from minitransformer.verify.cards import find
 from minitransformer.verify.cards.card import Card
 from minitransformer.verify.compare import Outcome, compare, term_value
-from minitransformer.verify.evaluate import CannotEvaluate, Evaluator, Point
+from minitransformer.verify.evaluate import Evaluator
 from minitransformer.verify.expression import Expr
 from minitransformer.verify.interpret import Interpretation, interpret
 from minitransformer.verify.judge import certificate
 from minitransformer.verify.matching import match
+from minitransformer.verify.number_systems import CannotEvaluate, Point
 from minitransformer.verify.verdict import Finding, Verdict
 
 

@@ -22,13 +22,10 @@ from minitransformer.verify.dimensions import (
     IllTyped,
     Unbound,
 )
-from minitransformer.verify.evaluate import (
-    FLOATS,
-    CannotEvaluate,
-    Evaluator,
-)
+from minitransformer.verify.evaluate import Evaluator
 from minitransformer.verify.expression import Expr
 from minitransformer.verify.interpret import Interpretation
+from minitransformer.verify.number_systems import FLOATS, CannotEvaluate
 
 
 def vocabulary(card: Card, bound: Bound) -> repair.Vocabulary:

@@ -11,7 +11,7 @@ import numpy as np
 
 from minitransformer.verify.cards.card import Card, Input, draw
 from minitransformer.verify.compare import Compute, discrepancy
-from minitransformer.verify.evaluate import FLOATS, CannotEvaluate, Point, size_of
+from minitransformer.verify.number_systems import FLOATS, CannotEvaluate, Point, size_of
 
 VISIBLE = 1e-3  # a difference a reader sees in a few printed digits
 SMALL = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minitransformer.verify.cards.card import Card
-from minitransformer.verify.evaluate import Point
+from minitransformer.verify.number_systems import Point
 
 
 def identifier(symbol: str) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 from minitransformer.verify.binding import bind, sides, substitute
 from minitransformer.verify.cards import Card, UnknownCard, find
 from minitransformer.verify.dimensions import Elaborator, IllTyped, Typing, Unbound
-from minitransformer.verify.evaluate import FLOATS, CannotEvaluate, Evaluator, Point
+from minitransformer.verify.evaluate import Evaluator
 from minitransformer.verify.expression import Expr, call
+from minitransformer.verify.number_systems import FLOATS, CannotEvaluate, Point
 from minitransformer.verify.parser import CannotParse, parse
 from minitransformer.verify.verdict import Finding
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from minitransformer.verify.cards.card import Card, Input, Mistake
-from minitransformer.verify.evaluate import Floats
+from minitransformer.verify.number_systems import Floats
 
 HENDRYCKS = "Hendrycks and Gimpel, Gaussian Error Linear Units, 2016, arXiv:1606.08415"
 SHAZEER = "Shazeer, GLU Variants Improve Transformer, 2020, arXiv:2002.05202"

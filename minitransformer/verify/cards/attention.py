@@ -9,7 +9,7 @@ import numpy as np
 
 from minitransformer.verify.cards.card import Card, Input, Mistake
 from minitransformer.verify.dimensions import Dims
-from minitransformer.verify.evaluate import Floats
+from minitransformer.verify.number_systems import Floats
 
 VASWANI = "Vaswani et al., Attention Is All You Need, NeurIPS 2017, arXiv:1706.03762"
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from minitransformer.verify.dimensions import Dims
-from minitransformer.verify.evaluate import Floats, Point, size_of
 from minitransformer.verify.expression import Expr
+from minitransformer.verify.number_systems import Floats, Point, size_of
 
 Reference = Callable[..., Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from minitransformer.verify.cards.activations import GOODFELLOW, softmax_loop
 from minitransformer.verify.cards.card import Card, Input, Mistake
-from minitransformer.verify.evaluate import Floats
+from minitransformer.verify.number_systems import Floats
 
 HINTON = (
     "Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531"

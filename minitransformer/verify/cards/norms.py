@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minitransformer.verify.cards.card import Card, Input, Mistake
-from minitransformer.verify.evaluate import Floats
+from minitransformer.verify.number_systems import Floats
 
 BA = "Ba, Kiros and Hinton, Layer Normalization, 2016, arXiv:1607.06450"
 ZHANG = "Zhang and Sennrich, Root Mean Square Layer Normalization, NeurIPS 2019, arXiv:1910.07467"

@@ -7,7 +7,7 @@ from typing import Any
 
 from minitransformer.verify.cards.attention import VASWANI
 from minitransformer.verify.cards.card import Card, Input, Mistake
-from minitransformer.verify.evaluate import Floats
+from minitransformer.verify.number_systems import Floats
 
 KINGMA = "Kingma and Ba, Adam, ICLR 2015, arXiv:1412.6980"
 LOSHCHILOV = (

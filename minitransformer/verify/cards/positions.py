@@ -9,7 +9,7 @@ import numpy as np
 
 from minitransformer.verify.cards.attention import VASWANI
 from minitransformer.verify.cards.card import Card, Input, Mistake
-from minitransformer.verify.evaluate import Floats
+from minitransformer.verify.number_systems import Floats
 
 SU = "Su et al., RoFormer, Neurocomputing 2024, arXiv:2104.09864"
 

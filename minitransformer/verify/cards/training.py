@@ -11,7 +11,7 @@ import numpy as np
 from minitransformer.verify.cards.attention import VASWANI
 from minitransformer.verify.cards.card import Card, Input, Mistake
 from minitransformer.verify.dimensions import Dims
-from minitransformer.verify.evaluate import Floats
+from minitransformer.verify.number_systems import Floats
 
 RADFORD = "Radford et al., Language Models are Unsupervised Multitask Learners, 2019"
 DEVLIN = "Devlin et al., BERT, NAACL 2019, arXiv:1810.04805"

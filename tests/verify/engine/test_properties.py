@@ -14,8 +14,9 @@ from minitransformer.verify.cards import find
 from minitransformer.verify.compare import discrepancy
 from minitransformer.verify.decide import EQUALS, decide
 from minitransformer.verify.dimensions import Elaborator, IllTyped, Typing, align
-from minitransformer.verify.evaluate import EXACT, FLOATS, CannotEvaluate, evaluate, precision
+from minitransformer.verify.evaluate import evaluate
 from minitransformer.verify.expression import Expr, call, name, number
+from minitransformer.verify.number_systems import EXACT, FLOATS, CannotEvaluate, precision
 
 TYPING = Typing(
     {"Q": ("n", "d"), "K": ("m", "d"), "V": ("m", "e"), "x": ("d",), "y": ("d",), "s": (), "t": ()},
@@ -25,7 +26,7 @@ SIZES = {"n": 3, "m": 4, "d": 2, "e": 5}
 
 
 def point(seed):
-    from minitransformer.verify.evaluate import Point
+    from minitransformer.verify.number_systems import Point
 
     rng = np.random.default_rng(seed)
     inputs = {}
