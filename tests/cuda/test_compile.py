@@ -129,6 +129,15 @@ def test_what_strides_over_memory_has_nothing_in_it(compiler: Compiler) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "scalar"), [("attention.cu", "float"), ("attention_mma.cu", "__nv_bfloat16")]
+)
+def test_attention_compiles_with_dropout(compiler: Compiler, file: str, scalar: str) -> None:
+    made, log = compiler.log(file, scalar, 90, DROPOUT=1)
+    assert made, log
+
+
+@pytest.mark.slow
 def test_a_broken_kernel_is_noticed(compiler: Compiler, tmp_path: Path) -> None:
     broken = tmp_path / "broken.cu"
     broken.write_text('extern "C" __global__ void f(float *x) { x[0] = undeclared; }')

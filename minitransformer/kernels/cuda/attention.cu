@@ -203,6 +203,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             l[i] == 0.0f ? -INFINITY : m[i] / LOG2E + logf(l[i]);
     }
     // a NaN that the weights do not explain: see careful_row
+    __syncwarp();  // what it writes comes later
     unsigned doubtful = __ballot_sync(FULL, query < L && l[i] == l[i] && has_nan(o[i]));
     for (int half = 0; half < 2; ++half) {
       int again = start + 4 * (y / 2 * 2 + half) + i;

@@ -1,21 +1,26 @@
 // Flash attention on tensor cores, the upper rung beside attention.cu: float16 or bfloat16 in
 // memory, float32 in between (Dao 2023, FlashAttention-2, arXiv:2307.08691).
 //
-// Shapes: Q (B, H, L, E), K and V (B, G, S, E) with any strides between rows of E neighbours, a
-// multiple of 8 and at most HEAD; R = H / G query heads share a key-value head. O and the
-// gradients lie as (B, L, H, E), as the layer after them wants to read them. A row that sees no
-// key gives zeros and a log-sum-exp of -inf. No atomics: each block owns what it writes, so that
-// repeats are bit-equal.
+// Takes E up to HEAD, a multiple of 8, and rows at any multiple of 8 entries from each other: 16
+// bytes at a time. A query that sees no key gives zeros and a log-sum-exp of -inf. No atomics:
+// each block owns what it writes, so that repeats are bit-equal.
 //
-// A block is 4 warps. Its own tile, 16 or 32 rows for each warp, stays in shared memory; the
-// tiles it walks over come by cp.async into two buffers, the next one while this one is worked
-// on, so that a step has one barrier. Rows in shared memory are HEAD + 8 entries apart: eight of
-// them start in different banks, which is what ldmatrix reads at once.
+// A block is 4 warps. Its own rows, 16 or 32 for each warp, stay in shared memory; the tiles it
+// walks over come by cp.async into two buffers, the next one while this one is worked on, so that
+// a step has one barrier. Scores and weights never leave the registers (mma.cuh says how). Rows in
+// shared memory are HEAD + 8 entries apart: any eight of them start in different banks, and eight
+// are what ldmatrix reads at once. Tiles that a causal mask hides are not fetched, and a warp
+// leaves out those that it hides from all of its own rows.
 //
-//   kernel    owns                          walks over           shared memory, in rows
-//   forward   4 · 32 queries                keys and values      QUERIES + 4 KEYS
-//   keys      4 · 16 · BLOCKS keys      queries and dO       128 BLOCKS + 4 STEP
-//   queries   4 · 16 · BLOCKS rows    keys and values      128 BLOCKS + 4 STEP
+//   kernel    owns                   walks over         shared memory: rows of HEAD + 8
+//   forward   128 queries            keys and values    q 128, k 2 KEYS, v 2 KEYS
+//   keys      64 BLOCKS keys         queries and dO     k, v 64 BLOCKS each, q, dO 2 STEP each;
+//                                                       then lse and D, 2 STEP floats each
+//   queries   64 BLOCKS queries      keys and values    q, dO 64 BLOCKS each, k, v 2 STEP each
+//
+// The launch chooses KEYS = 64 and BLOCKS = 2 for HEAD up to 64, else 32 and 1, and STEP = 32: as
+// much as 255 registers hold, at two blocks on a multiprocessor. Two kernels backward make the
+// scores twice, seven products instead of five, which is the price of a dQ without atomics.
 //
 // Forward is algorithm 1 of the paper: with running maximum m, sum l and output O, a tile of
 // keys gives (lines 8 to 10) m' = max(m, rowmax S), P = e^(S - m'), l' = e^(m - m') l + rowsum P,
