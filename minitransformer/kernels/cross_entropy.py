@@ -6,9 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, accumulator, array_module, is_floating, run_rows
+from ..backend import (
+    ELEMENTS,
+    Array,
+    accumulator,
+    array_module,
+    even_blocks,
+    is_floating,
+    limits,
+    run_blocks,
+    run_rows,
+    scratch,
+)
 from . import cuda
 
+# Exponentials whose sum lies between these need no maximum subtracted: neither they nor the
+# logarithm of their sum lose digits.
+CALM = 1e-4, 1e8
 REDUCTIONS = ("none", "mean", "sum")
 
 
@@ -119,6 +133,19 @@ def cross_entropy_forward(
     counted: Any = (target != ignore_index) if hard else None
     w = None if class_weight is None else class_weight.astype(wide, copy=False)
     uniform = label_smoothing / V
+    plain = hard and w is None and not label_smoothing
+    ones = xp.ones(V, wide)
+
+    def quick(r: slice) -> None:
+        """Classes alone: loss = log(Σ e^x / e^x_y)."""
+        x = logits[r].astype(wide, copy=False)
+        P = xp.exp(x, out=scratch("P", x))
+        total, chosen = P @ ones, P[xp.arange(len(x)), xp.where(counted[r], target[r], 0)]
+        total[~counted[r]] = chosen[~counted[r]] = 1  # these may hold anything: loss 0
+        if not (CALM[0] <= total.min() and total.max() <= CALM[1] and chosen.min() > tiny):
+            work(r)
+            return
+        top[r], lse[r, 0], losses[r] = 0, xp.log(total), xp.log(total / chosen)
 
     def work(r: slice) -> None:
         x = logits[r].astype(wide, copy=False)
@@ -139,10 +166,14 @@ def cross_entropy_forward(
             loss = (1 - label_smoothing) * loss - uniform * spread
         losses[r] = xp.where(counted[r], loss, wide.type(0)) if hard else loss
 
-    if cuda.fits(logits) and hard and w is None and not label_smoothing:
+    if cuda.fits(logits) and plain:
         cuda.cross_entropy_forward(logits, target, losses, top, lse, ignore_index)
     elif losses.size:
-        run_rows(work, N, V, like=logits)
+        tiny = limits(wide).tiny
+        if plain and xp is np:
+            run_blocks(quick, _long_blocks(N, V))
+        else:
+            run_rows(work, N, V, like=logits)
     if reduction == "none":
         out, share = losses, None
     elif reduction == "sum":
@@ -153,6 +184,12 @@ def cross_entropy_forward(
             out, share = losses.sum() / total, wide.type(1) / total
     out = xp.asarray(out).astype(loss_dtype or logits.dtype, copy=False)
     return out, (logits, target, w, top, lse, counted, share, label_smoothing, ignore_index)
+
+
+def _long_blocks(N: int, V: int) -> list[slice]:
+    """Return blocks of rows for a formula that has one array in cache at a time."""
+    rows = min(4 * ELEMENTS // max(1, V), -(-N // 2)) if N * V > ELEMENTS else N
+    return even_blocks(N, max(1, rows))
 
 
 def _weighted_sum(xp: Any, weight: Array, log_p: Array) -> Array:
@@ -176,6 +213,19 @@ def cross_entropy_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, 
     dlogits = xp.empty_like(logits, order="C")
     dtarget: Any = None if hard else xp.empty_like(target, order="C")
     uniform = smoothing / V
+    plain = hard and w is None and not smoothing
+
+    def quick(r: slice) -> None:
+        """Classes alone: dx = dloss e^x / Σ e^x, less dloss at the class."""
+        x = logits[r].astype(lse.dtype, copy=False)
+        d = dlogits[r] if dlogits.dtype == lse.dtype else scratch("d", x)
+        xp.exp(xp.subtract(x, top[r], out=d) if shifted else x, out=d)
+        d *= scale[r, None] * xp.exp(-lse[r])
+        d[xp.arange(len(d)), xp.where(counted[r], target[r], 0)] -= scale[r]
+        if not counted[r].all():  # not multiplied: such a row may hold a NaN, or the mean be 0/0
+            d[~counted[r]] = 0
+        if d.dtype != dlogits.dtype:
+            dlogits[r] = d
 
     def work(r: slice) -> None:
         log_p = logits[r].astype(lse.dtype, copy=False) - top[r]
@@ -199,9 +249,13 @@ def cross_entropy_backward(dout: Array, saved: tuple[Any, ...]) -> tuple[Array, 
         # select, do not multiply: an ignored row may hold a NaN, or the mean be 0/0
         dlogits[r] = xp.where(counted[r, None], d, d.dtype.type(0)) if hard else d
 
-    if cuda.fits(logits) and hard and w is None and not smoothing:
+    if cuda.fits(logits) and plain:
         wide = scale.astype(lse.dtype, copy=False)
         cuda.cross_entropy_backward(logits, target, top, lse, wide, dlogits, ignore_index)
     elif dlogits.size:
-        run_rows(work, N, V, like=logits)
+        if plain and xp is np:
+            shifted = bool(top.any())
+            run_blocks(quick, _long_blocks(N, V))
+        else:
+            run_rows(work, N, V, like=logits)
     return dlogits, dtarget, None
