@@ -134,7 +134,10 @@ def targets(found: Found) -> list[tuple[str, str, str, str]]:
 def details(found: Found) -> list[str]:
     """Return tokens per second, memory and profile of the steps; attention by length; sizes."""
     lines = []
-    steps = [*rows(found, "training"), *rows(found, "compiled")]
+    steps = [
+        (next(iter(rows(found, "profiles", dtype=r["dtype"])), {}) if not r["compiled"] else {}) | r
+        for r in [*rows(found, "training"), *rows(found, "compiled")]
+    ]
     if steps:
         head = ("training step", "tokens/s", "PyTorch", "peak memory", "PyTorch", "bound by",
                 "where the time goes", "PyTorch")  # fmt: skip

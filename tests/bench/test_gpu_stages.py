@@ -179,7 +179,7 @@ def test_every_stage_fills_its_lines_of_the_table(cupy: Any, tmp_path: Path) -> 
     record: dict[str, Any] = {"schema": "", "revision": "abc", "stages": {}}
     sizes: dict[str, dict[str, Any]] = {
         "limits": {"size": 16}, "kernels": {"model": TINY, "seconds": 0.0},
-        "training": {"model": TINY, "seconds": 0.0},
+        "training": {"model": TINY, "seconds": 0.0}, "profiles": {"model": TINY},
         "attention": {"lengths": (8, 16), "width": 32, "heads": (16,), "seconds": 0.0},
         "decoding": {"model": TINY, "batches": (1,), "past": 5, "seconds": 0.0},
         "crossover": {"largest": 4, "seconds": 0.0, "names": ["softmax"]},
@@ -204,7 +204,8 @@ def test_every_stage_fills_its_lines_of_the_table(cupy: Any, tmp_path: Path) -> 
     for r in rows:
         assert len(r["losses"]["ours"]) == len(r["losses"]["theirs"]) == 5
         assert r["ours peak"] > 0 and r["tokens_per_second"] > 0
-        assert set(r["profiles"]) == {"ours", "theirs"}
+    rows = report.rows(record, "profiles")
+    assert all(set(r["profiles"]) == {"ours", "theirs"} for r in rows) and len(rows) == 3
     names = {r["name"] for r in report.rows(record, "crossover")}
     assert {"softmax cpu", "softmax gpu", "softmax transfer"} <= names
     assert set(record["stages"]["crossover"]["wins"]["softmax"]) == {"kernel", "with transfers"}
