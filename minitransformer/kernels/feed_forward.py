@@ -25,16 +25,22 @@ from .activation import find_activation
 from .dropout import keep_mask, keep_threshold, select
 from .linear import product, products, sum_of_rows
 
-ROWS, COLUMNS = 512, 1536  # of one tile of the intermediate: 3 MiB of float32
+ROWS, TILE = 512, 3 << 18  # rows and elements of one tile of the intermediate: 3 MiB of float32
 PIECE = 1 << 17  # elements that an activation works on at a time
 
 
 def _tiles(xp: Any, n: int, F: int, dropout_p: float = 0.0) -> list[tuple[slice, slice]]:
-    """Return the tiles of an (n, F) matrix; whole rows where a dropout's stream runs along them."""
+    """Return the tiles of an (n, F) matrix: whole rows where there are many.
+
+    Few rows are shared between threads by columns, so that no weight is packed twice; whole
+    they stay where a dropout's stream runs along them.
+    """
     if xp is not np:
         return [(slice(0, n), slice(0, F))]
-    columns = [slice(0, F)] if dropout_p else even_blocks(F, COLUMNS)
-    return [(r, c) for r in even_blocks(n, ROWS) for c in columns]
+    if n > ROWS or dropout_p:
+        rows = even_blocks(n, min(ROWS, max(ROWS // 4, TILE // max(1, F))))
+        return [(r, slice(0, F)) for r in rows]
+    return [(slice(0, n), c) for c in even_blocks(F, TILE // ROWS)]
 
 
 def _pieces(tile: Array) -> list[slice]:
