@@ -280,7 +280,7 @@ def test_transformer(count: Counter, data: Any) -> None:
 
     def call(library: Any, module: Any, src: Any, tgt: Any) -> Any:
         causal = library.nn.Transformer.generate_square_subsequent_mask(T)
-        causal = causal.to(tgt.device).to(tgt.dtype)
+        causal = causal.to(tgt.dtype).to(tgt.device)
         return module(src, tgt, tgt_mask=causal)
 
     same_module(
