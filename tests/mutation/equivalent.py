@@ -15,7 +15,7 @@ EQUIVALENT: dict[str, str] = {
         "a bound of what is computed and then not chosen"
     ),
     "elementwise._erf_double: 6.0 -> 7.0": "erf is 1 to the last place at both",
-    "attention.keep: 0.0 -> 1.0": "with p = 1 nothing is kept, and nothing to scale",
+    "attention.__init__: 0.0 -> 1.0": "with p = 1 nothing is kept, and nothing to scale",
     "attention.scores: tile.queries.start + 1 -> tile.queries.start - 1": HIDES_NOTHING,
     "attention.scores: tile.queries.start + 1 -> tile.queries.start": HIDES_NOTHING,
     "attention.hidden: tile.queries.start + 1 -> tile.queries.start - 1": HIDES_NOTHING,
