@@ -248,7 +248,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
       fetch<KEYS>(v + other, V, p.V.row, first + KEYS, S, E);
     }
     cp_async_commit();
-    if (p.causal && first > own + 31) continue;  // later than all of the warp's queries
+    // the warp has no queries, or this is later than all of them
+    if (own >= L || (p.causal && first > own + 31)) continue;
 
     float s[2][KEYS / 8][4];
     multiply_rows(s, rows, k + stage);
@@ -373,7 +374,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     if (turn + 1 < p.R * steps) begin(turn + 1);
     cp_async_commit();
     int h = g * p.R + turn / steps, start = (from + turn % steps) * STEP, stage = turn % 2 * STEP;
-    if (p.causal && start + STEP - 1 < own) continue;  // earlier than all of the warp's keys
+    // the warp has no keys, or this is earlier than all of them
+    if (own >= S || (p.causal && start + STEP - 1 < own)) continue;
 
     float weights[BLOCKS][STEP / 8][4], slopes[BLOCKS][STEP / 8][4];
     multiply_rows(weights, k_rows, q + stage * PITCH);
@@ -470,7 +472,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         fetch<STEP>(v + other, V, p.V.row, first + STEP, S, E);
       }
       cp_async_commit();
-      if (p.causal && first > own + 16 * BLOCKS - 1) continue;
+      if (own >= L || (p.causal && first > own + 16 * BLOCKS - 1)) continue;
 
       float weights[BLOCKS][STEP / 8][4], slopes[BLOCKS][STEP / 8][4];
       multiply_rows(weights, q_rows, k + stage);
