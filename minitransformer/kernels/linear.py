@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, array_module, blocks, cublas, even_blocks, run_blocks
+from ..backend.memory import scratch
 from .elementwise import unbroadcast
 
 ROWS = 512  # at least, of one block of a large product: each block packs the other factor again
 BLOCKS = 16  # at most, of one product, where they are large enough
 SMALL = 1 << 23  # multiplications below which one thread is done before two have begun
+FEW = 16  # rows that a wide matrix is multiplied with in pieces
+READ = 8  # rows that cost no more than one: it takes as long to read the matrix
 
 
 def product(a: Array, b: Array, out: Array | None = None, *, bias: Array | None = None) -> Array:
@@ -81,14 +84,16 @@ class _Part(NamedTuple):
     bias: Array | None = None
 
     def size(self) -> int:
-        """Return the number of multiplications."""
-        return self.out.size * self.a.shape[-1]
+        """Return the number of multiplications that would take as long."""
+        *batch, M, K = self.a.shape
+        return math.prod(batch) * _cost(M, K, self.b.shape[-1])
 
     def compute(self) -> None:
         a, b, out, bias = self
-        step = _unpacked(a.shape[0], a.shape[1], b.shape[1]) if out.ndim == 2 else b.shape[-1]
-        for c in blocks(b.shape[-1], max(1, step)):
-            np.matmul(a, b[..., c], out=out[..., c])
+        if out.ndim == 2 and 1 < len(a) <= FEW < b.shape[1]:
+            _few_rows(a, b, out)
+        else:
+            np.matmul(a, b, out=out)
         if bias is not None:
             out += bias
 
@@ -109,7 +114,7 @@ def _parts(a: Array, b: Array, out: Array, bias: Array | None = None) -> list[_P
     N = b.shape[-1]
     if out.ndim == 2:
         longer = max(M, N)
-        whole = M * N * K < SMALL
+        whole = _cost(M, K, N) < SMALL
         cuts = [slice(0, longer)] if whole else even_blocks(longer, _block_size(longer))
         if M >= N:
             return [_Part(a[c], b, out[c], bias) for c in cuts]
@@ -122,14 +127,35 @@ def _parts(a: Array, b: Array, out: Array, bias: Array | None = None) -> list[_P
     return [_Part(a[s], b[s], out[s]) for s in even_blocks(out.shape[0], per_item)]
 
 
-def _unpacked(M: int, K: int, N: int) -> int:
-    """Return how many columns to multiply a few rows with at a time.
+def _cost(M: int, K: int, N: int) -> int:
+    return max(M, READ if N > READ else 1) * K * N
+
+
+def _unpacked(M: int, K: int) -> int:
+    """Return how many columns to multiply `M` rows with at a time.
 
     OpenBLAS copies the matrix of a product before it multiplies, which for a few rows costs
     more than the product; products of up to 100³ multiplications go without the copy.
     """
-    columns = 10**6 // max(1, M * K) // 32 * 32
-    return columns if 1 < M <= 16 and columns >= 32 else max(1, N)
+    return max(32, 10**6 // max(1, M * K) // 32 * 32)
+
+
+def _few_rows(a: Array, b: Array, out: Array) -> None:
+    """Write ``a @ b`` to `out`, where `a` has a few rows and `b` many columns.
+
+    The columns of a transposed weight are rows in memory: BLAS multiplies those with columns
+    of `a` up to three times as fast as rows of `a` with them.
+    """
+    (M, K), N = a.shape, b.shape[1]
+    pieces = blocks(N, _unpacked(M, K))
+    if b.strides[0] != b.itemsize:
+        for c in pieces:
+            np.matmul(a, b[:, c], out=out[:, c])
+        return
+    columns, turned = np.ascontiguousarray(a.T), scratch("turned", a, (N, M))
+    for c in pieces:
+        np.matmul(b[:, c].T, columns, out=turned[c])
+    out[...] = turned.T
 
 
 def _block_size(n: int) -> int:

@@ -75,7 +75,8 @@ ELSEWHERE = re.compile(r"cuda|float16|half|\bxp is (not )?np\b|\bwide\b|on_gpu")
 # bit depends on the number of threads, and every cut gives the same result within the rule.
 SCHEDULING = {
     "_block_size", "product", "tiles", "query_blocks", "key_blocks", "_row_items", "_rowwise",
-    "_with_axis", "_count", "_tiles", "_pieces", "_unpacked", "wide_type", "flat_rows", "rows_of",
+    "_with_axis", "_count", "_tiles", "_pieces", "_unpacked", "_cost", "wide_type", "flat_rows",
+    "rows_of",
 }  # fmt: skip
 
 SWAPPED_OPERATORS: dict[type, type] = {
