@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import minitransformer as mt
+from minitransformer.autograd import Tensor
 from minitransformer.backend import is_cuda
 from minitransformer.bench.devices import Cuda
 from minitransformer.kernels.attention import attention_backward, attention_forward
@@ -54,7 +55,7 @@ def test_memory_is_linear_in_the_length(dtype: str) -> None:
 
     def peak(length: int) -> int:
         x = device.place(np.ones((1, 4, length, 64), np.float32), dtype)
-        q, k, v = (mt.tensor(x).requires_grad_() for _ in range(3))
+        q, k, v = (Tensor(x.copy()).requires_grad_() for _ in range(3))
         before = device.held()
 
         def both() -> None:
