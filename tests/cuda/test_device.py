@@ -74,6 +74,17 @@ def test_rows_of_any_width(name: str, width: int, cupy: Any) -> None:
         np.testing.assert_allclose(back(found), expected, rtol=2e-4, atol=2e-5)
 
 
+def test_parameters_need_not_be_neighbours_in_memory(cupy: Any) -> None:
+    x, table = np.random.default_rng(0).normal(size=(2, 24, 24)).astype(np.float32)
+    norm = importlib.import_module("minitransformer.kernels.layer_norm")
+    for kernel, arrays in (
+        (norm.layer_norm_forward, lambda x, t: (x, t[:, 3], t[::-1, 5])),
+        (feed_forward.feed_forward_forward, lambda x, t: (x, t, t[:, 3], t, t[:, 7])),
+    ):
+        found, expected = kernel(*arrays(there(x), there(table))), kernel(*arrays(x, table))
+        np.testing.assert_allclose(back(found[0]), expected[0], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("p", [0.0, 0.3])
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "silu"])
 def test_feed_forward_in_one_kernel_between_its_products(

@@ -42,7 +42,7 @@ def bias_activation(
     threshold: int = 0, scale: float = 1.0, key: Key | None = None,
 ) -> None:  # fmt: skip
     """Write dropout(act(h + bias)) to `a`, and its derivative to `slope`, which may be `h`."""
-    bias = None if bias is None else bias.astype("float32", copy=False)
+    bias = None if bias is None else plain(bias.astype("float32", copy=False))
     step, operation, seed = (0, 0, 0) if key is None else (key.step, key.operation, key.seed)
     launch(
         FILE, "activation_forward", elementwise_grid(h.size), 256,

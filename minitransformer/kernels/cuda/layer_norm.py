@@ -19,7 +19,7 @@ def resident(by: Team) -> int:
 
 def wide(parameter: Array | None) -> Array | None:
     """Return a parameter in float32, which it is already unless the whole model is in halves."""
-    return None if parameter is None else parameter.astype("float32", copy=False)
+    return None if parameter is None else plain(parameter.astype("float32", copy=False))
 
 
 def layer_norm_forward(
