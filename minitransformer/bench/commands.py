@@ -216,19 +216,21 @@ def run_ladder(options: argparse.Namespace) -> int:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no ladder for {', '.join(unknown)}; there are {', '.join(known)}")
-    limits = {"cpu": measure_limits()}
+    limits = {("cpu", "float32"): measure_limits()}
     if is_cuda_available():
-        limits["cuda"] = measure_limits(device=Cuda())
+        limits |= {("cuda", t): measure_limits(t, device=Cuda()) for t in ("float32", "bfloat16")}
     rows = [
         row(
             f"{r.kernel}: {r.rung}", " ".join(f"{k}{v}" for k, v in r.size.items()), r.sample,
-            flops=r.flops, moved=r.bytes, limits=limits[r.device], peak=r.peak_bytes,
-            roundings=r.error, arrays=r.outputs, why=r.why,
+            flops=r.flops, moved=r.bytes, limits=limits[r.device, r.dtype], peak=r.peak_bytes,
+            roundings=r.error, arrays=r.outputs, why=r.why, dtype=r.dtype,
         )
         for name in names
         for r in climb(known[name], seconds=options.seconds)
     ]  # fmt: skip
-    return _finish(options, document("ladder", record(), limits["cpu"], rows, _left_out(options)))
+    return _finish(
+        options, document("ladder", record(), limits["cpu", "float32"], rows, _left_out(options))
+    )
 
 
 def run_crossover(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.gpu import report, stages
 from benchmarks.gpu.part import Part
 from minitransformer.bench import devices, limits, models
-from minitransformer.bench.ladder import climb, ladders
+from minitransformer.bench.ladder import TOLERANCE, climb, ladders
 from minitransformer.bench.limits import Limits
 from minitransformer.bench.models import Model
 from minitransformer.bench.profile import bound, group_of, summarize
@@ -90,12 +90,15 @@ def test_the_bench_command_on_a_gpu(
     assert all(r["device"] == "cuda" and r["ratio"] > 0 for r in run["rows"])
 
 
-def test_the_ladder_has_a_rung_on_the_gpu(cupy: Any) -> None:
-    whole = ladders()["layer_norm"]
+@pytest.mark.parametrize(
+    ("kernel", "dtype"), [("layer_norm", "float32"), ("attention", "bfloat16")]
+)
+def test_the_ladder_has_a_rung_on_the_gpu(kernel: str, dtype: str, cupy: Any) -> None:
+    whole = ladders()[kernel]
     short = whole._replace(sizes=whole.small, rungs=(whole.rungs[0], whole.rungs[-1]))
     definition, last = climb(short, seconds=0.0)
-    assert (definition.device, last.device) == ("cpu", "cuda")
-    assert last.peak_bytes > 0 and last.error < 100
+    assert (definition.device, last.device) == ("cpu", "cuda") and last.dtype == dtype
+    assert last.peak_bytes > 0 and 0 < last.error < TOLERANCE[dtype]
 
 
 def test_without_pytorch_the_gap_is_named(cupy: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from ...backend import (
     is_cuda_available,
     set_num_threads,
     single_threaded_blas,
-    to_device,
     to_numpy,
 )
 from ..devices import Cuda, Host
@@ -44,6 +43,8 @@ class Rung(NamedTuple):
         Threads to run with, BLAS's own included; ``None`` leaves the setting.
     device : str
         Where the inputs live.
+    dtype : str
+        Of the inputs' floating-point numbers.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Rung(NamedTuple):
     small: bool = False
     threads: int | None = 1
     device: str = "cpu"
+    dtype: str = "float32"
 
 
 class Ladder(NamedTuple):
@@ -102,8 +104,8 @@ class Result(NamedTuple):
     error : float
         Largest difference from the first rung, in units of the type's rounding times the
         largest entry.
-    device : str
-        Where it ran.
+    device, dtype : str
+        Where it ran, and on which numbers.
     """
 
     kernel: str
@@ -117,9 +119,11 @@ class Result(NamedTuple):
     bytes: float
     error: float
     device: str
+    dtype: str
 
 
-TOLERANCE = 2000.0  # units of float32 rounding: sums in other orders, nothing worse
+# In units of float32 rounding: sums in other orders, nothing worse; eight roundings of bfloat16
+TOLERANCE = {"float32": 2000.0, "bfloat16": 8 * 2.0**16}
 
 
 def ladders() -> dict[str, Ladder]:
@@ -181,16 +185,18 @@ def climb(ladder: Ladder, *, seconds: float = 1.0, seed: int = 0) -> Iterator[Re
         if rung.threads is not None:
             set_num_threads(rung.threads)
         try:
-            found = tuple(to_numpy(x) for x in rung.run(*_placed(small, rung.device)))
+            device = Cuda() if rung.device == "cuda" else Host()
+            tried = rung.run(*(device.place(x, rung.dtype) for x in small))
+            found = tuple(to_numpy(x.astype(np.float32, copy=False)) for x in tried)
             error = difference(found, truth)
-            if not error <= TOLERANCE:
+            if not error <= TOLERANCE[rung.dtype]:
                 raise ArithmeticError(
                     f"{ladder.kernel}, rung {rung.name!r}: differs from {ladder.rungs[0].name!r} "
                     f"by {error:.3g} roundings; not timed"
                 )
             size = ladder.small if rung.small else ladder.sizes
-            device = Cuda() if rung.device == "cuda" else Host()
-            inputs = _placed(small if rung.small else large, rung.device)
+            arrays = small if rung.small else large
+            inputs = [device.place(x, rung.dtype) for x in arrays]
             call = functools.partial(rung.run, *inputs)
             with single_threaded_blas() if rung.threads == 1 else contextlib.nullcontext():
                 before = device.held()
@@ -204,13 +210,9 @@ def climb(ladder: Ladder, *, seconds: float = 1.0, seed: int = 0) -> Iterator[Re
         flops = ladder.flops(len(found), **size)
         yield Result(
             ladder.kernel, rung.name, rung.why, size, len(found), sample, peak, flops, moved,
-            error, rung.device,
+            error, rung.device, rung.dtype,
         )  # fmt: skip
 
 
 def _wide(x: Array) -> Array:
     return x.astype(np.float64) if x.dtype.kind == "f" else x
-
-
-def _placed(inputs: tuple[Array, ...], device: str) -> tuple[Any, ...]:
-    return tuple(to_device(x, device) for x in inputs)

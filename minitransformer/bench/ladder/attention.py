@@ -121,5 +121,9 @@ LADDER = Ladder(
         Rung("kernel, 1 thread", "the library's kernel", kernel),
         Rung("kernel, threads", "tiles shared out to every core", kernel, threads=None),
         Rung("kernel, CUDA", "flash kernels on the GPU", kernel, threads=None, device="cuda"),
+        Rung(
+            "kernel, CUDA, bfloat16", "products by tensor cores", kernel,
+            threads=None, device="cuda", dtype="bfloat16",
+        ),
     ),
-)
+)  # fmt: skip
