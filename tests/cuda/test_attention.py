@@ -202,9 +202,8 @@ def judge(case: Case, dtype: np.dtype) -> None:
     for name, ours, x, y, size in zip(("O", "dQ", "dK", "dV"), found, truth, rough, sizes):
         assert ours.dtype == dtype
         kind = "forward" if name == "O" else "backward"
-        if dtype == BFLOAT16:  # a kind of its own to NumPy: as float32, with its roundings
-            ours, y, size = ours.astype(np.float32), y.astype(np.float32), size * 2.0**16
-        assert_close(ours, x, y.astype(ours.dtype), kind, name, size=size)
+        # halves too are held to the naive error alone: sums are float32, and so is the slack
+        assert_close(ours.astype(np.float32), x, y.astype(np.float32), kind, name, size=size)
 
 
 CASES = {
@@ -220,6 +219,7 @@ CASES = {
     "scores far below zero": Case(1, 1, 1, 40, 50, 32, size=40.0, negative=True),
     "large scores": Case(1, 1, 1, 70, 90, 64, size=30.0),
     "dropout": Case(2, 4, 2, 45, 70, 64, mask="full", dropout_p=0.3, hidden=np.nan),
+    "dropout, all visible": Case(1, 2, 1, 40, 70, 64, dropout_p=0.5),
     "dropout, causal": Case(
         1, 2, 1, 70, 70, 128, is_causal=True, dropout_p=0.1, layout="packed"
     ),
@@ -578,6 +578,7 @@ TELLING = [
     "more queries than keys", "large scores", "mask and causal", "scores far below zero",
     "more keys than queries",
     "minus infinity",
+    "dropout, all visible",
     "dropout",
 ]  # fmt: skip
 
