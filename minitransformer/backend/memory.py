@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 
-from .arrays import Array, array_module
+from .arrays import Array, array_module, is_cuda
 
 LINE = 64  # bytes
 KEPT = 1 << 22  # bytes of a scratch array, at most; larger ones are arrays like any other
@@ -62,7 +62,7 @@ def aligned_empty(shape: tuple[int, ...], like: Array) -> Array:
     0
     """
     dtype = like.dtype
-    if not isinstance(like, np.ndarray):
+    if is_cuda(like):
         return array_module(like).empty(shape, dtype)
     size = math.prod(shape) * dtype.itemsize
     return np.asarray(_Lease(size)).view(dtype).reshape(shape)
@@ -89,7 +89,7 @@ def scratch(name: str, like: Array, shape: tuple[int, ...] | None = None) -> Arr
     True
     """
     shape = like.shape if shape is None else shape
-    if not isinstance(like, np.ndarray):
+    if is_cuda(like):
         return array_module(like).empty(shape, like.dtype)
     size = math.prod(shape) * like.itemsize
     if size > KEPT:

@@ -132,7 +132,7 @@ def find_activation(name: str) -> Activation:
         raise ValueError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}") from None
 
 
-def _in_blocks(work: Callable[..., None], out: Array, *arrays: Array) -> Array:
+def _in_blocks(work: Callable[..., Any], out: Array, *arrays: Array) -> Array:
     """Call ``work(out_block, *blocks)`` for every block of the arrays, flat."""
     flat = [a.reshape(-1) for a in (out, *arrays)]
     on_gpu = array_module(out) is not np

@@ -155,7 +155,7 @@ def feed_forward_forward(
             if b1 is not None:
                 h_p += b1[c]
             act(h_p, a_p, None if slope_rc is None else h_p)
-            if dropout_p:
+            if dropout_p and key is not None:
                 keep = keep_mask(dropout_p, key, (r.start + p.start) * F, h_p.size, xp)
                 for kept in (a_p,) if slope_rc is None else (a_p, h_p):
                     select(kept, keep.reshape(kept.shape), dropout_p, out=kept)
