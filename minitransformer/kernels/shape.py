@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, array_module, is_cuda
+from ..backend import (
+    ELEMENTS,
+    Array,
+    aligned_empty,
+    array_module,
+    even_blocks,
+    is_cuda,
+    run_blocks,
+)
 from . import cuda
 from .elementwise import Saved, unbroadcast
 
@@ -220,10 +228,17 @@ def split_backward(dout: tuple[Array | None, ...], saved: Saved) -> tuple[Array]
     """Return the gradient of `x`: the gradients of the pieces, zero where there is none."""
     shape, sizes, axis = saved
     first = next(d for d in dout if d is not None)
-    dx = array_module(first).zeros(shape, dtype=first.dtype)
-    for piece, d in zip(_pieces(dx, sizes, axis), dout):
-        if d is not None:
-            piece[...] = d
+    xp = array_module(first)
+    pairs = list(zip(_pieces(dx := aligned_empty(shape, first), sizes, axis), dout))
+
+    def work(rows: slice) -> None:
+        for piece, d in pairs:
+            piece[rows] = 0 if d is None else d[rows]
+
+    if xp is np and dx.size > ELEMENTS and axis % dx.ndim:
+        run_blocks(work, even_blocks(len(dx), -(-len(dx) // 2)))
+    else:
+        work(slice(None))
     return (dx,)
 
 
