@@ -16,8 +16,8 @@ RULES = (
     "float32 means exact float32 products on both sides (PyTorch's default), TF32 is a row of "
     "its own, bfloat16 is autocast over float32 weights on both sides.",
     "Kernels: GPU events around each call, caches emptied before it, both sides in turn; median "
-    "and a 95 % interval. Steps: two in a row between events, launches included, one library "
-    "after the other with the other's memory pool freed. Compilation and warm-up apart.",
+    "and a 95 % interval. Training steps: two in a row between events, launches included, one "
+    "library after the other with the other's memory pool freed. Compilation and warm-up apart.",
 )
 BEGIN, END = "<!-- gpu results: begin -->", "<!-- gpu results: end -->"
 
@@ -280,6 +280,6 @@ def _draw_crossover(found: Found, axes: Any) -> None:
         some = [(r["n"], 1 / r["ratio"]) for r in every if r["name"] == name]
         axes.plot(*zip(*some), "-o", ms=3, label=name.split()[0])
     axes.axhline(1.0, color="black", lw=0.6)
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_title("speed of the GPU over the CPU, launches included, by rows", size=8)
