@@ -26,7 +26,8 @@ _TYPES = {
     "u64": ctypes.c_ulonglong,
 }
 STORAGE = {"float": "float32", "__half": "float16", "__nv_bfloat16": "bfloat16"}
-_built = Path(tempfile.mkdtemp(prefix="minitransformer-shim-"))
+_folder = tempfile.TemporaryDirectory(prefix="minitransformer-shim-")  # gone at exit
+_built = Path(_folder.name)
 
 
 class Program:
