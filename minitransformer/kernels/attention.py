@@ -168,7 +168,7 @@ class _Problem:
         elif self.is_causal and keys.stop > tile.queries.start + 1:
             # the same with a minimum, several times faster, for the corner on the diagonal
             part = view[..., tile.queries.start - keys.start :]
-            ceiling = _corner(*part.shape[-2:], part.dtype.type)
+            ceiling = _corner(part.shape[-2], part.shape[-1], part.dtype)
             if part.shape == view.shape:  # many short heads: one long inner loop each
                 b, g, r, l, s = view.shape
                 part, ceiling = view.reshape(b, g, r, l * s), ceiling.reshape(l * s)
@@ -491,11 +491,11 @@ def attention_backward(
                 else:
                     dQs += p.multiply("more", dS, K[:, :, keys])
             fresh = False
-            here = tile.batch, tile.heads, slice(None), queries
+            rows = dQ[tile.batch, tile.heads, :, queries]
             if dQs is None:
-                dQ[here] = 0
+                rows[...] = 0
             else:
-                xp.multiply(p.unfolded(dQs, tile), p.dtype.type(scale), out=dQ[here])
+                xp.multiply(p.unfolded(dQs, tile), p.dtype.type(scale), out=rows)
 
     if dQ.size or dK.size or dV.size:
         p.run(work, p.tiles(whole_queries=True))
@@ -543,7 +543,7 @@ def _finite(x: Array) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _corner(queries: int, keys: int, dtype: Any) -> Array:
+def _corner(queries: int, keys: int, dtype: np.dtype[Any]) -> Array:
     """Return the ceiling of a block of scores on the diagonal: -inf where a key comes later."""
     later = np.arange(keys) > np.arange(queries)[:, None]
     return np.where(later, -math.inf, math.inf).astype(dtype)
