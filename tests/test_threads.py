@@ -36,9 +36,7 @@ def restored() -> Iterator[None]:
 
 def _workloads() -> list[Workload]:
     return [
-        w
-        for name, make in KERNELS.items()
-        for w in make(*SIZES.get(name, (8, 128, 192, 4, 65)))
+        w for name, make in KERNELS.items() for w in make(*SIZES.get(name, (8, 128, 192, 4, 65)))
     ]
 
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
 from ..backend import Array, array_module, dtypes
+from ..kernels.elementwise import add
 from ..kernels.embedding import SparseRows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -335,7 +339,7 @@ def run_backward(
             if edge is not None and gradient is not None:
                 others = id(gradient) in held or id(gradient) in seen
                 seen.add(id(gradient))
-                arrive(edge, gradient, not others and getattr(gradient, "base", None) is None)
+                arrive(edge, gradient, not others and _alone(gradient))
             if isinstance(edge, tuple):
                 waiting[edge[0]] -= 1
                 if waiting[edge[0]] == 0:
@@ -345,7 +349,7 @@ def run_backward(
 
 
 class _Sum:
-    """A sum of gradients: the first is borrowed, the second makes an array, the rest add to it."""
+    """A sum of gradients, made in the first of them that is nobody else's."""
 
     __slots__ = ("owned", "value")
 
@@ -356,10 +360,28 @@ class _Sum:
     def add(self, gradient: Array, fresh: bool) -> None:
         if self.value is None:
             self.value, self.owned = gradient, fresh
-        elif self.owned:
-            self.value += gradient
-        else:
-            self.value, self.owned = self.value + gradient, True
+            return
+        out = self.value if self.owned else gradient if fresh else None
+        self.value, self.owned = add(self.value, gradient, out=out), True
+
+
+def _holders(view: Array) -> int:
+    base = view.base
+    return sys.getrefcount(base)
+
+
+_ALONE = _holders(np.empty(2)[:1])
+
+
+def _alone(gradient: Any) -> bool:
+    """Return whether nobody else holds the memory of a gradient, so that it may be added to.
+
+    A kernel's new array is often seen through a reshape: then its base has that one holder.
+    """
+    if getattr(gradient, "base", None) is None:
+        return True
+    repeats = 0 in gradient.strides or not getattr(gradient.flags, "writeable", True)
+    return not repeats and _holders(gradient) <= _ALONE
 
 
 def _place(t: Tracked) -> Any:

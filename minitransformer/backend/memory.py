@@ -16,6 +16,7 @@ import numpy as np
 from .arrays import Array, array_module, is_cuda
 
 LINE = 64  # bytes
+SMALL = 1 << 15  # bytes of an array that fits the nearest cache: less than the lease is worth
 KEPT = 1 << 22  # bytes of a scratch array, at most; larger ones are arrays like any other
 POOL = 1 << 29  # bytes of freed memory that are kept, at most
 
@@ -54,17 +55,20 @@ class _Lease:
 def aligned_empty(shape: tuple[int, ...], like: Array) -> Array:
     """Return an uninitialised array of the type of `like` that begins with a cache line.
 
-    Its memory may be that of an earlier one that nobody looks at any more.
+    Its memory may be that of an earlier one that nobody looks at any more. A small array is one
+    of NumPy's.
 
     Examples
     --------
-    >>> aligned_empty((2, 3), like=np.ones(1, np.float32)).ctypes.data % 64
+    >>> aligned_empty((128, 256), like=np.ones(1, np.float32)).ctypes.data % 64
     0
     """
     dtype = like.dtype
     if is_cuda(like):
         return array_module(like).empty(shape, dtype)
     size = math.prod(shape) * dtype.itemsize
+    if size < SMALL:
+        return np.empty(shape, dtype)
     return np.asarray(_Lease(size)).view(dtype).reshape(shape)
 
 
@@ -96,6 +100,6 @@ def scratch(name: str, like: Array, shape: tuple[int, ...] | None = None) -> Arr
         return aligned_empty(shape, like)
     memory = getattr(_buffers, name, None)
     if memory is None or memory.nbytes < size:
-        memory = aligned_empty((size,), np.empty(0, np.uint8))
+        memory = np.asarray(_Lease(size))
         setattr(_buffers, name, memory)
     return memory[:size].view(like.dtype).reshape(shape)

@@ -436,6 +436,7 @@ def attention_backward(
         dQ, dK, dV = cuda.attention_backward(*arrays, scale, is_causal, p.dropout)
         return dQ.reshape(Q.shape), dK.reshape(K.shape), dV.reshape(V.shape), None
     dQ, dK, dV = _like(p.Q), _like(p.K), _like(p.V)
+    most = float(np.finfo(p.dtype).max)
     unseen = slice(p.seen(slice(0, L)) if L else 0, S)  # keys that no query sees
     dK[:, :, unseen], dV[:, :, unseen] = 0, 0
     dmask = None
@@ -455,8 +456,7 @@ def attention_backward(
             row_lse, O_rows = p.folded(lse, tile), p.folded(O5, tile)
             Q1 = p.scaled(tile, 1)
             xp.negative(row_lse, out=Q1[..., -1:])
-            if mask is not None:
-                Q1[..., -1:][row_lse == -math.inf] = 0  # such a row sees nothing
+            xp.minimum(Q1[..., -1:], most, out=Q1[..., -1:])  # a row of -inf weighs nothing
             Qs = Q1[..., :-1]
             dO1 = _with_column("dO", p.folded(dO5, tile))
             dO_rows = dO1[..., :-1]

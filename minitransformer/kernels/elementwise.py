@@ -15,7 +15,19 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ..backend import Array, accumulator, array_module, device_of, map_blocks, scratch, to_device
+from ..backend import (
+    ELEMENTS,
+    Array,
+    accumulator,
+    aligned_empty,
+    array_module,
+    device_of,
+    even_blocks,
+    map_blocks,
+    run_blocks,
+    scratch,
+    to_device,
+)
 
 Operand: TypeAlias = Any  # an array or a Python number
 Saved: TypeAlias = tuple[Any, ...]
@@ -79,6 +91,24 @@ def select(condition: Any, x: Array, *, out: Array | None = None) -> Array:
     return out
 
 
+def add(a: Operand, b: Operand, *, out: Array | None = None) -> Array:
+    """Return ``a + b``, in threads where both are large arrays of one shape and type.
+
+    Examples
+    --------
+    >>> add(np.ones(2), 1)
+    array([2., 2.])
+    """
+    alike = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+    alike = alike and a.size > 2 * ELEMENTS and a.shape == b.shape and a.dtype == b.dtype
+    if not (alike and a.flags.c_contiguous and b.flags.c_contiguous):
+        return a + b if out is None else array_module(out).add(a, b, out=out)
+    out = aligned_empty(a.shape, a) if out is None else out
+    x, y, total = (v.reshape(-1) for v in (a, b, out))
+    run_blocks(lambda i: np.add(x[i], y[i], out=total[i]), even_blocks(x.size, ELEMENTS))
+    return out
+
+
 def _module(a: Operand, b: Operand) -> Any:
     return array_module(b if is_number(a) else a)
 
@@ -93,7 +123,7 @@ def add_forward(a: Operand, b: Operand) -> tuple[Array, Saved]:
     >>> add_forward(np.ones((2, 1)), np.arange(3.0))[0].shape
     (2, 3)
     """
-    return a + b, (np.shape(a), np.shape(b), is_number(a), is_number(b))
+    return add(a, b), (np.shape(a), np.shape(b), is_number(a), is_number(b))
 
 
 def add_backward(dout: Array, saved: Saved) -> tuple[Any, ...]:

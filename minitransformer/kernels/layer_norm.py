@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, accumulator, array_module, row_blocks, run_blocks, run_rows, scratch
+from ..backend import (
+    Array,
+    accumulator,
+    aligned_empty,
+    array_module,
+    row_blocks,
+    run_blocks,
+    run_rows,
+    scratch,
+)
 from . import cuda
 from .reduction import row_dot
 
@@ -103,7 +112,7 @@ def layer_norm_forward(
     rows, wide = flat_rows(x, normalized_ndim), accumulator(x.dtype)
     gain = None if weight is None else weight.reshape(-1)
     shift = None if bias is None else bias.reshape(-1)
-    y = xp.empty(rows.shape, x.dtype)
+    y = aligned_empty(rows.shape, x)
     mean = xp.empty((len(rows), 1), wide)
     rstd = xp.empty((len(rows), 1), wide)
 
@@ -135,7 +144,7 @@ def layer_norm_backward(
     gain = None if weight is None else weight.reshape(-1)
     n, width = rows.shape
     parts = row_blocks(n, width, like=rows)
-    dx = xp.empty(rows.shape, x.dtype)
+    dx = aligned_empty(rows.shape, x)
     dgain, dshift = xp.zeros((2, len(parts), width), mean.dtype)  # a row per block
     g = xp.ones((width, 1), mean.dtype)
     if gain is not None:

@@ -7,8 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, array_module, blocks, cublas, even_blocks, run_blocks
-from ..backend.memory import scratch
+from ..backend import (
+    Array,
+    aligned_empty,
+    array_module,
+    blocks,
+    cublas,
+    even_blocks,
+    run_blocks,
+    scratch,
+)
 from .elementwise import unbroadcast
 
 ROWS = 512  # at least, of one block of a large product: each block packs the other factor again
@@ -72,7 +80,8 @@ def products(*factors: tuple[Array, Array]) -> list[Array]:
 
 def _empty(a: Array, b: Array) -> Array:
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    return np.empty((*batch, a.shape[-2], b.shape[-1]), np.result_type(a, b))
+    like = a if a.dtype == b.dtype else np.empty(0, np.result_type(a, b))
+    return aligned_empty((*batch, a.shape[-2], b.shape[-1]), like)
 
 
 class _Part(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 from ..backend import (
     Array,
     accumulator,
+    aligned_empty,
     array_module,
     limits,
     row_blocks,
@@ -60,6 +61,7 @@ def rms_norm_forward(
 
     Examples
     --------
+    >>> import numpy as np
     >>> y, _ = rms_norm_forward(np.array([[3.0, 4.0]]), None, eps=0.0)
     >>> (y * 12.5**0.5).round(6).tolist()
     [[3.0, 4.0]]
@@ -69,7 +71,7 @@ def rms_norm_forward(
     rows, wide = flat_rows(x, normalized_ndim), accumulator(x.dtype)
     eps = float(limits(x.dtype).eps) if eps is None else eps
     gain = None if weight is None else weight.reshape(-1)
-    y = xp.empty(rows.shape, x.dtype)
+    y = aligned_empty(rows.shape, x)
     rstd = xp.empty((len(rows), 1), wide)
 
     def work(r: slice) -> None:
@@ -91,7 +93,7 @@ def rms_norm_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array |
     gain = None if weight is None else weight.reshape(-1)
     n, width = rows.shape
     parts = row_blocks(n, width, like=rows)
-    dx = xp.empty(rows.shape, x.dtype)
+    dx = aligned_empty(rows.shape, x)
     dgain = xp.zeros((len(parts), width), rstd.dtype)  # a row per block
     g = xp.ones((width, 1), rstd.dtype)
     if gain is not None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
 
 import minitransformer as mt
+from minitransformer.autograd import Tensor, record
+from minitransformer.autograd.tape import _alone
 
 
 def leaf(*numbers: float) -> mt.Tensor:
@@ -280,3 +283,42 @@ def test_numpy_shares_memory_and_refuses_gradients():
         leaf(1.0).numpy()
     with pytest.raises(RuntimeError, match="detach"):
         np.asarray(leaf(1.0))
+
+
+class TestSumsInPlace:
+    """A gradient is added to where it lies only if nobody else sees that memory."""
+
+    @staticmethod
+    def gradient_of_two(first: Any, second: Any) -> np.ndarray:
+        """Return x's gradient where one node sends it `first` and an earlier one `second`."""
+
+        def forward(x: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+            return x + 0, ()
+
+        x = Tensor(np.zeros(3, np.float32), requires_grad=True)
+        y = record(forward, lambda dout, saved: (second,), x)
+        z = record(forward, lambda dout, saved: (first,), x)
+        (y + z).sum().backward()
+        return x.grad.array
+
+    def test_views_of_one_array(self) -> None:
+        both = np.arange(6, dtype=np.float32)
+        before = both.copy()
+        total = self.gradient_of_two(both[:3], both[1:4])
+        assert total.tolist() == [1.0, 3.0, 5.0] and np.array_equal(both, before)
+
+    def test_one_number_seen_three_times(self) -> None:
+        def thrice() -> np.ndarray:
+            return np.lib.stride_tricks.as_strided(np.ones(1, np.float32), (3,), (0,))
+
+        assert self.gradient_of_two(thrice(), thrice()).tolist() == [2.0, 2.0, 2.0]
+
+    def test_a_view_that_cannot_be_written(self) -> None:
+        fixed = np.broadcast_to(np.ones(3, np.float32), (3,))
+        assert self.gradient_of_two(fixed, fixed).tolist() == [2.0, 2.0, 2.0]
+
+    def test_the_only_view_takes_the_sum(self) -> None:
+        only, base = np.ones((2, 3)).reshape(6), np.ones((2, 3))
+        first, second = base.reshape(6), base[0]
+        assert _alone(only) and _alone(base)
+        assert not _alone(first) and not _alone(second)

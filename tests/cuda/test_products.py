@@ -232,8 +232,9 @@ def test_tiles_of_attention_stay_in_one_thread(cupy: Any, monkeypatch: pytest.Mo
     """CuPy's device, stream and cuBLAS handle belong to a thread; another one has its own."""
     Q, K, V, dO = np.random.default_rng(0).standard_normal((4, 2, 3, 9, 4)).astype(np.float32)
     options = {"dropout_p": 0.25, "key": Key(1, 2, 3), "is_causal": True}
-    expected, saved = attention_forward(Q, K, V, None, **options)
-    gradients = attention_backward(dO, saved)
+    mask = np.random.default_rng(1).standard_normal((9, 9)).astype(np.float32)  # no kernel adds one
+    expected, saved = attention_forward(Q, K, V, mask, **options)
+    gradients = attention_backward(dO, saved)[:3]
     threads = set()
 
     def product(*arrays: Any, **options: Any) -> Any:
@@ -243,7 +244,7 @@ def test_tiles_of_attention_stay_in_one_thread(cupy: Any, monkeypatch: pytest.Mo
     right = cublas.product
     monkeypatch.setattr(cublas, "product", product)
     monkeypatch.setattr(attention, "GPU_SCORES", 64)
-    out, saved = attention_forward(there(Q), there(K), there(V), None, **options)
+    out, saved = attention_forward(there(Q), there(K), there(V), there(mask), **options)
     for ours, host in zip((out, *attention_backward(there(dO), saved)[:3]), (expected, *gradients)):
         np.testing.assert_allclose(back(ours), host, rtol=1e-4, atol=1e-5)
     assert threads == {threading.get_ident()}

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from minitransformer.backend import Key, get_num_threads, random_bits, set_num_threads
+from minitransformer.kernels.attention import attention_backward, attention_forward
 from minitransformer.kernels.dropout import keep_threshold
 from tests.kernels import reference as ref
 from tests.kernels.cases import CASES, Problem, away_from_zero, exactly, normal
@@ -323,6 +324,17 @@ def test_attention_dropout_gives_every_row_a_stretch_of_the_stream(G: int, L: in
     bits = random_bits(key, B * H * L * row).reshape(B, H, L, row)[..., :S]
     assert np.array_equal(weights != 0, bits >= keep_threshold(p))
     assert (forward("attention", Q, K, eye, None, dropout_p=1.0, key=key) == 0).all()
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_keys_that_score_minus_infinity_get_no_gradient(is_causal: bool) -> None:
+    Q, K, V = np.random.default_rng(0).uniform(0.5, 1.0, (3, 1, 2, 5, 4)).astype(np.float32)
+    K[:, 1] = -np.inf  # one head sees nothing but minus infinity
+    with np.errstate(invalid="ignore"):
+        out, saved = attention_forward(Q, K, V, None, is_causal=is_causal)
+        dQ, dK, dV, _ = attention_backward(np.ones_like(out), saved)
+    assert (out[0, 1] == 0).all() and (dK[0, 1] == 0).all() and (dV[0, 1] == 0).all()
+    assert all(np.isfinite(x[0, 0]).all() for x in (out, dQ, dK, dV))
 
 
 @both_dtypes

@@ -102,7 +102,11 @@ def test_dropout_scales_what_it_keeps_and_rests_in_evaluation() -> None:
         (RuntimeError, "expected one dtype", lambda: nn.Linear(3, 2)(mt.ones(2, 3).double())),
         (TypeError, "'input' must be a Tensor", lambda: nn.Linear(3, 2)(np.ones((2, 3)))),
         (IndexError, "id 5 is outside the table of", lambda: nn.Embedding(5, 3)(mt.tensor([0, 5]))),
-        (IndexError, "id -1 is outside the table of", lambda: nn.Embedding(5, 3)(mt.tensor([0, -1]))),
+        (
+            IndexError,
+            "id -1 is outside the table of",
+            lambda: nn.Embedding(5, 3)(mt.tensor([0, -1])),
+        ),
         (RuntimeError, "must hold integers", lambda: nn.Embedding(5, 3)(mt.ones(2))),
         (ValueError, "padding_idx", lambda: nn.Embedding(5, 3, padding_idx=5)),
         (NotImplementedError, "max_norm", lambda: nn.Embedding(5, 3, max_norm=1.0)),
