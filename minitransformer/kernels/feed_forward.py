@@ -26,6 +26,7 @@ from .dropout import keep_mask, keep_threshold, select
 from .linear import product, products, sum_of_rows
 
 ROWS, TILE = 512, 3 << 18  # rows and elements of one tile of the intermediate: 3 MiB of float32
+COLUMNS = 768  # of one tile of a few rows
 PIECE = 1 << 17  # elements that an activation works on at a time
 
 
@@ -40,7 +41,7 @@ def _tiles(xp: Any, n: int, F: int, dropout_p: float = 0.0) -> list[tuple[slice,
     if n > ROWS or dropout_p:
         rows = even_blocks(n, min(ROWS, max(ROWS // 4, TILE // max(1, F))))
         return [(r, slice(0, F)) for r in rows]
-    return [(slice(0, n), c) for c in even_blocks(F, TILE // ROWS)]
+    return [(slice(0, n), c) for c in even_blocks(F, COLUMNS)]
 
 
 def _pieces(tile: Array) -> list[slice]:

@@ -23,7 +23,7 @@ ROWS = 512  # at least, of one block of a large product: each block packs the ot
 BLOCKS = 16  # at most, of one product, where they are large enough
 SMALL = 1 << 23  # multiplications below which one thread is done before two have begun
 FEW = 16  # rows that a wide matrix is multiplied with in pieces
-READ = 8  # rows that cost no more than one: it takes as long to read the matrix
+READ = 8  # rows of which fewer, but not one alone, take as long: the matrix is copied once
 
 
 def product(a: Array, b: Array, out: Array | None = None, *, bias: Array | None = None) -> Array:
@@ -137,7 +137,7 @@ def _parts(a: Array, b: Array, out: Array, bias: Array | None = None) -> list[_P
 
 
 def _cost(M: int, K: int, N: int) -> int:
-    return max(M, READ if N > READ else 1) * K * N
+    return max(M, READ if M > 1 and N > READ else 1) * K * N
 
 
 def _unpacked(M: int, K: int) -> int:
