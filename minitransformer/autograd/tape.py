@@ -339,7 +339,8 @@ def run_backward(
             if edge is not None and gradient is not None:
                 others = id(gradient) in held or id(gradient) in seen
                 seen.add(id(gradient))
-                arrive(edge, gradient, not others and _alone(gradient))
+                fresh = not others and _alone(gradient)
+                arrive(edge, gradient, fresh)
             if isinstance(edge, tuple):
                 waiting[edge[0]] -= 1
                 if waiting[edge[0]] == 0:
@@ -362,15 +363,8 @@ class _Sum:
             self.value, self.owned = gradient, fresh
             return
         out = self.value if self.owned else gradient if fresh else None
-        self.value, self.owned = add(self.value, gradient, out=out), True
-
-
-def _holders(view: Array) -> int:
-    base = view.base
-    return sys.getrefcount(base)
-
-
-_ALONE = _holders(np.empty(2)[:1])
+        self.value = add(self.value, gradient, out=out)
+        self.owned = not isinstance(self.value, np.generic)  # NumPy's sums without axes
 
 
 def _alone(gradient: Any) -> bool:
@@ -378,10 +372,30 @@ def _alone(gradient: Any) -> bool:
 
     A kernel's new array is often seen through a reshape: then its base has that one holder.
     """
-    if getattr(gradient, "base", None) is None:
+    if isinstance(gradient, SparseRows):
         return True
-    repeats = 0 in gradient.strides or not getattr(gradient.flags, "writeable", True)
-    return not repeats and _holders(gradient) <= _ALONE
+    if isinstance(gradient, np.generic) or not getattr(gradient.flags, "writeable", True):
+        return False
+    base = getattr(gradient, "base", None)
+    return (
+        sys.getrefcount(gradient) <= _ALONE[0]
+        and (base is None or sys.getrefcount(base) <= _ALONE[1])
+        and 0 not in gradient.strides  # one number seen several times
+    )
+
+
+def _references(gradient: Array) -> tuple[int, int]:
+    base = gradient.base
+    return sys.getrefcount(gradient), sys.getrefcount(base)
+
+
+def _references_of_new(gradients: tuple[Array, ...]) -> tuple[int, int]:
+    for _, gradient in zip((None,), gradients):  # as `run_backward` holds what a kernel returns
+        return _references(gradient)
+    raise AssertionError
+
+
+_ALONE = _references_of_new((np.empty(2)[:1],))
 
 
 def _place(t: Tracked) -> Any:

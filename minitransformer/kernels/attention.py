@@ -34,9 +34,10 @@ SCORES = 1 << 18  # of one tile of many short heads
 FEW = 16  # queries for which a copy of the keys by columns does not pay
 GPU_SCORES = 1 << 26  # of one tile where a launch costs more than memory
 
-# A row of scores whose exponentials sum to between e^-40 and e^40 needs no maximum subtracted:
-# that is far from the ends of float32, and exp of a float is as exact at 40 as at 0.
-CALM = math.exp(-40.0), math.exp(40.0)
+# A row of scores whose exponentials sum to between e^-10 and e^40 needs no maximum subtracted:
+# exp of a float is as exact at 40 as at 0, and values of any ordinary size neither vanish nor
+# overflow when weighed so. (A row of results that did overflow is not calm.)
+CALM = math.exp(-10.0), math.exp(40.0)
 
 
 class _Tile(NamedTuple):
@@ -404,6 +405,7 @@ def attention_forward(
             o, l, m = attend(tile, True, hostile)
         if quick:
             calm = (CALM[0] <= l) & (l <= CALM[1])  # of its own keys: none later changes how
+            calm &= xp.isfinite(o).all(axis=-1, keepdims=True)
             quick = bool(calm.all())
             if not quick:
                 o, l, m = attend(tile, calm, hostile)

@@ -142,7 +142,7 @@ def cross_entropy_forward(
         P = xp.exp(x, out=scratch("P", x))
         total, chosen = P @ ones, P[xp.arange(len(x)), xp.where(counted[r], target[r], 0)]
         total[~counted[r]] = chosen[~counted[r]] = 1  # these may hold anything: loss 0
-        if not (CALM[0] <= total.min() and total.max() <= CALM[1] and chosen.min() > tiny):
+        if not (CALM[0] <= total.min() and total.max() <= CALM[1] and chosen.min() > least):
             work(r)
             return
         top[r], lse[r, 0], losses[r] = 0, xp.log(total), xp.log(total / chosen)
@@ -169,7 +169,8 @@ def cross_entropy_forward(
     if cuda.fits(logits) and plain:
         cuda.cross_entropy_forward(logits, target, losses, top, lse, ignore_index)
     elif losses.size:
-        tiny = limits(wide).tiny
+        # above it e^x has all its digits, and the quotient does not overflow
+        least = max(limits(wide).tiny, CALM[1] / limits(wide).max)
         if plain and xp is np:
             run_blocks(quick, _long_blocks(N, V))
         else:

@@ -12,7 +12,6 @@ import pytest
 
 import minitransformer as mt
 from minitransformer.autograd import Tensor, record
-from minitransformer.autograd.tape import _alone
 
 
 def leaf(*numbers: float) -> mt.Tensor:
@@ -317,8 +316,44 @@ class TestSumsInPlace:
         fixed = np.broadcast_to(np.ones(3, np.float32), (3,))
         assert self.gradient_of_two(fixed, fixed).tolist() == [2.0, 2.0, 2.0]
 
-    def test_the_only_view_takes_the_sum(self) -> None:
-        only, base = np.ones((2, 3)).reshape(6), np.ones((2, 3))
-        first, second = base.reshape(6), base[0]
-        assert _alone(only) and _alone(base)
-        assert not _alone(first) and not _alone(second)
+    def test_an_array_that_the_kernel_keeps(self) -> None:
+        kept = np.array([1.0, 2.0, 3.0], np.float32)
+        x = Tensor(np.zeros(3, np.float32), requires_grad=True)
+        for _ in range(2):
+            for _ in range(2):
+                record(lambda x: (x + 0, ()), lambda dout, saved: (kept,), x).sum().backward()
+        assert kept.tolist() == [1.0, 2.0, 3.0] and x.grad.tolist() == [4.0, 8.0, 12.0]
+        assert self.gradient_of_two(kept, kept).tolist() == [2.0, 4.0, 6.0]
+        assert kept.tolist() == [1.0, 2.0, 3.0]
+
+    def test_numbers_without_axes(self) -> None:
+        x = Tensor(np.float32(3.0), requires_grad=True)
+        y = x * 1
+        doubled = [
+            record(lambda x: (x * 2, ()), lambda dout, saved: (2 * dout,), y) for _ in range(3)
+        ]
+        (doubled[0] + doubled[1] + doubled[2]).backward()
+        assert x.grad.item() == 6.0
+
+    def test_a_read_only_array(self) -> None:
+        def fixed() -> np.ndarray:
+            array = np.ones(3, np.float32)
+            array.flags.writeable = False
+            return array
+
+        assert self.gradient_of_two(fixed(), fixed()).tolist() == [2.0, 2.0, 2.0]
+
+    def test_sums_are_made_in_the_first_array_of_ones_own(self) -> None:
+        places = []
+
+        def backward(dout: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+            new = np.ones((1, 3), np.float32)
+            places.append(new.ctypes.data)
+            return (new.reshape(3),)
+
+        x = Tensor(np.zeros(3, np.float32), requires_grad=True)
+        y = x * 1
+        z = [record(lambda x: (x + 0, ()), backward, y) for _ in range(2)]
+        y.register_hook(lambda gradient: places.append(gradient.array.ctypes.data))
+        (z[0] + z[1]).sum().backward()
+        assert x.grad.tolist() == [2.0, 2.0, 2.0] and places[-1] == places[0]

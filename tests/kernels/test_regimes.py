@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from minitransformer.backend import Key, get_num_threads, random_bits, set_num_threads
 from minitransformer.kernels.attention import attention_backward, attention_forward
+from minitransformer.kernels.cross_entropy import cross_entropy_forward
 from minitransformer.kernels.dropout import keep_threshold
 from tests.kernels import reference as ref
 from tests.kernels.cases import CASES, Problem, away_from_zero, exactly, normal
@@ -335,6 +336,24 @@ def test_keys_that_score_minus_infinity_get_no_gradient(is_causal: bool) -> None
         dQ, dK, dV, _ = attention_backward(np.ones_like(out), saved)
     assert (out[0, 1] == 0).all() and (dK[0, 1] == 0).all() and (dV[0, 1] == 0).all()
     assert all(np.isfinite(x[0, 0]).all() for x in (out, dQ, dK, dV))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-25, 1.0, 1e25, 1e35])
+@pytest.mark.parametrize("score", [-80.0, -35.0, -5.0, 5.0, 35.0, 80.0])
+def test_values_of_any_size_under_scores_of_any_size(score: float, size: float) -> None:
+    one, K = np.ones((1, 1, 2, 1), np.float32), np.full((1, 1, 2, 1), score, np.float32)
+    V = np.array([1.0, 3.0], np.float32).reshape(1, 1, 2, 1) * np.float32(size)
+    out, _ = attention_forward(one, K, V, None, scale=1.0)
+    np.testing.assert_allclose(out, 2 * V[:, :, :1].repeat(2, 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("below", [10.0, 60.0, 80.0, 87.0, 90.0, 103.0, 1e4])
+def test_the_loss_of_a_class_far_below_the_others(below: float) -> None:
+    for top in (0.0, -9.0, 5.0, 18.0):
+        logits = np.array([[top, top, top - below]], np.float32)
+        loss, _ = cross_entropy_forward(logits, np.array([2]), None)
+        x = logits.astype(np.float64)
+        np.testing.assert_allclose(loss, np.log(np.exp(x - top).sum()) + top - x[0, 2], rtol=1e-6)
 
 
 @both_dtypes
