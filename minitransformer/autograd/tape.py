@@ -293,10 +293,14 @@ def run_backward(
     """
     sums: dict[Any, list[_Sum]] = {}
     captured = {_place(t): _Sum() for t in capture or ()}
-    waiting: dict[Node, int] = {}  # how many consumers of a node have not run yet
+    waiting: dict[Node | Tracked, int] = {}  # how many consumers have not run yet
+    hooked: dict[Tracked, _Sum] = {}  # leaves whose hooks wait for the whole sum
 
     def arrive(edge: Any, gradient: Any, fresh: bool) -> None:
-        if isinstance(edge, Tracked):
+        if isinstance(edge, Tracked) and edge in waiting:
+            dense = gradient.dense() if isinstance(gradient, SparseRows) else gradient
+            hooked.setdefault(edge, _Sum()).add(dense, fresh)
+        elif isinstance(edge, Tracked):
             _arrive_at_leaf(edge, gradient, fresh, captured, capture is None)
         else:
             node, output = edge
@@ -316,7 +320,11 @@ def run_backward(
                     waiting[edge[0]] = 0
                     found.append(edge[0])
                 waiting[edge[0]] += 1
+            elif edge is not None and edge.hooks:
+                waiting[edge] = waiting.get(edge, 0) + 1
     for root, gradient in zip(roots, gradients):
+        if root.node is None and root not in waiting:  # a leaf that nothing was made from
+            gradient = _after_hooks(gradient, root.hooks)
         arrive(root if root.node is None else (root.node, root.output), gradient, False)
 
     ready = [node for node in starts if waiting[node] == 0]
@@ -345,6 +353,11 @@ def run_backward(
                 waiting[edge[0]] -= 1
                 if waiting[edge[0]] == 0:
                     ready.append(edge[0])
+            elif edge in waiting:
+                waiting[edge] -= 1
+                if waiting[edge] == 0 and edge in hooked:
+                    total = _after_hooks(hooked.pop(edge).value, edge.hooks)
+                    _arrive_at_leaf(edge, total, False, captured, capture is None)
         gradients_in = ()
     return [captured[_place(t)].value for t in capture or ()]
 
@@ -432,12 +445,10 @@ def _arrive_at_leaf(
     leaf: Tracked, gradient: Any, fresh: bool, captured: dict[Any, _Sum], keep: bool
 ) -> None:
     if isinstance(gradient, SparseRows):
-        if keep and leaf.grad is not None and not leaf.hooks:
+        if keep and leaf.grad is not None:
             gradient.add_to(leaf.grad.array)
             return
         gradient = gradient.dense()
-    if leaf.hooks:
-        gradient, fresh = _after_hooks(gradient, leaf.hooks), False
     if leaf in captured:
         captured[leaf].add(gradient, fresh)
     elif keep and leaf.grad is None:

@@ -20,7 +20,7 @@ from minitransformer.verify.code_claims import PYTHON, read_code
 from minitransformer.verify.expression import Expr, number
 from minitransformer.verify.extraction import Code, Document
 from minitransformer.verify.parser import CannotParse, Reading
-from minitransformer.verify.python_formula import parse_python
+from minitransformer.verify.python_formula import library_of, parse_python
 from minitransformer.verify.straight_line import (
     SMALL,
     Made,
@@ -117,6 +117,15 @@ def named_card(name: str) -> Card | None:
     except UnknownCard:
         return None
     return card if card.id in _ONE_MEANING else None
+
+
+def _library(text: str, scope: Scope) -> str | None:
+    """Return whose functions a text calls: what it names itself comes before the imports."""
+    torch, numpy = (re.search(names, text) for names in (r"\b(?:torch|F|nn)\.", r"\b(?:np|jnp)\."))
+    if torch or numpy:
+        return None if torch and numpy else "torch" if torch else "numpy"
+    spelled, imported = library_of(text), scope.library()  # axis= or dim= is a hint, no proof
+    return imported if spelled in ("", imported) else None
 
 
 class _Judge:
@@ -216,7 +225,7 @@ class _Judge:
             self.unread(node, name, "too long")
             return
         try:
-            tree = parse_python(claim, self.scope.library())
+            tree = parse_python(claim, _library(text, self.scope))
         except CannotParse as error:
             self.unread(node, name, error.message)
             return

@@ -284,6 +284,30 @@ def test_numpy_shares_memory_and_refuses_gradients():
         np.asarray(leaf(1.0))
 
 
+@pytest.mark.parametrize("retain", [False, True])
+def test_the_hook_of_a_leaf_sees_the_sum_once(retain: bool) -> None:
+    gradients = []
+    for torch in (mt, pytest.importorskip("torch")):
+        seen: list[list[float]] = []
+        a = torch.tensor([1.0, -2.0], requires_grad=True)
+        a.register_hook(lambda g, seen=seen: seen.append(g.tolist()))
+        a.register_hook(lambda g: g.clamp(max=1.0))
+        loss = (a * 2 + a * 3).sum() + a.exp().sum()
+        for _ in range(1 + retain):
+            loss.backward(retain_graph=retain)
+        gradients.append((seen, a.grad.tolist()))
+    assert len(gradients[0][0]) == 1 + retain
+    np.testing.assert_allclose(gradients[0][1], gradients[1][1], rtol=1e-6)
+    np.testing.assert_allclose(gradients[0][0], gradients[1][0], rtol=1e-6)
+
+
+def test_the_hook_of_a_leaf_that_is_the_root() -> None:
+    x = leaf(2.0).reshape(()).detach().requires_grad_()
+    x.register_hook(lambda gradient: gradient * 3)
+    x.backward()
+    assert x.grad.item() == 3.0
+
+
 class TestSumsInPlace:
     """A gradient is added to where it lies only if nobody else sees that memory."""
 

@@ -293,3 +293,23 @@ def test_straight_lines() -> None:
         assert isinstance(function, ast.FunctionDef)
         with pytest.raises(Unreadable, match=why):
             returned(function, Scope({"f": function}))
+
+
+@pytest.mark.parametrize(
+    ("root", "verdict"), [("np.sqrt", "EQUAL"), ("torch.sqrt", "DIFFERENT"), ("my.sqrt", "EQUAL")]
+)
+def test_a_function_s_own_library_comes_before_the_imports(root: str, verdict: str) -> None:
+    text = f"""
+```python
+import torch
+```
+```python
+def layer_norm(x, gamma, beta, eps=1e-5):
+    mu = x.mean(axis=-1, keepdims=True)
+    var = x.var(axis=-1, keepdims=True)
+    return gamma * (x - mu) / {root}(var + eps) + beta
+```
+"""
+    found = [f for f in check_document(text, "norm.md").findings if f.card == "layer-norm"]
+    assert all(f.verdict.name.startswith(verdict) for f in found)
+    assert found or root == "my.sqrt"
