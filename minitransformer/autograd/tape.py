@@ -310,9 +310,9 @@ def run_backward(
                 sums[node] = [_Sum() for _ in range(node.outputs or 1)]
             sums[node][output].add(gradient, fresh)
 
-    starts = {t.node: 0 for t in roots if t.node is not None}
+    starts = list(dict.fromkeys(t.node for t in roots if t.node is not None))
     found = list(starts)
-    waiting.update(starts)
+    waiting.update(dict.fromkeys(starts, 0))
     while found:
         for edge in found.pop().inputs:
             if isinstance(edge, tuple):
