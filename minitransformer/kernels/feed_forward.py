@@ -26,11 +26,12 @@ from .dropout import keep_mask, keep_threshold, select
 from .linear import product, products, sum_of_rows
 
 ROWS, TILE = 512, 3 << 18  # rows and elements of one tile of the intermediate: 3 MiB of float32
-COLUMNS = 768  # of one tile of a few rows
+COLUMNS = 768  # of one tile of a few rows, or what makes
+WORTH = 1 << 20  # multiplications: fewer are done before another thread has begun
 PIECE = 1 << 17  # elements that an activation works on at a time
 
 
-def _tiles(xp: Any, n: int, F: int, dropout_p: float = 0.0) -> list[tuple[slice, slice]]:
+def _tiles(xp: Any, n: int, F: int, D: int, dropout_p: float = 0.0) -> list[tuple[slice, slice]]:
     """Return the tiles of an (n, F) matrix: whole rows where there are many.
 
     Few rows are shared between threads by columns, so that no weight is packed twice; whole
@@ -41,7 +42,7 @@ def _tiles(xp: Any, n: int, F: int, dropout_p: float = 0.0) -> list[tuple[slice,
     if n > ROWS or dropout_p:
         rows = even_blocks(n, min(ROWS, max(ROWS // 4, TILE // max(1, F))))
         return [(r, slice(0, F)) for r in rows]
-    return [(slice(0, n), c) for c in even_blocks(F, COLUMNS)]
+    return [(slice(0, n), c) for c in even_blocks(F, max(COLUMNS, WORTH // max(1, n * D)))]
 
 
 def _pieces(tile: Array) -> list[slice]:
@@ -138,7 +139,7 @@ def feed_forward_forward(
     a = aligned_empty((n, F), like=x)
     slope = aligned_empty((n, F), like=x) if needs_grad else None
     y = aligned_empty((n, len(w2)), like=x)
-    tiles = _tiles(xp, n, F, dropout_p)
+    tiles = _tiles(xp, n, F, D, dropout_p)
     whole = xp is np and all(c == slice(0, F) for _, c in tiles)  # then y needs no other tile
 
     def work(tile: tuple[slice, slice]) -> None:
@@ -183,7 +184,7 @@ def feed_forward_backward(dy: Array, saved: tuple[Any, ...]) -> tuple[Array | No
         da = product(dy_rows[r], w2[:, c], out=scratch("h", dh[tile]))
         xp.multiply(da, slope[tile], out=dh[tile])
 
-    run_blocks(work, _tiles(xp, *a.shape))
+    run_blocks(work, _tiles(xp, len(a), a.shape[1], rows.shape[1]))
     db1, db2, dx, dw1, dw2 = products(
         sum_of_rows(dh), sum_of_rows(dy_rows), (dh, w1), (dh.T, rows), (dy_rows.T, a)
     )
@@ -269,7 +270,7 @@ def gated_feed_forward_forward(
                 gate[p] *= up[p]
             up[p] *= open_rc[p]
 
-    run_blocks(work, _tiles(xp, n, F))
+    run_blocks(work, _tiles(xp, n, F, D))
     y = product(s, w_down.T).reshape(*x.shape[:-1], len(w_down))
     return y, (x, w_gate, w_up, w_down, opened, slope, s)
 
@@ -290,7 +291,7 @@ def gated_feed_forward_backward(
         xp.multiply(ds, slope[tile], out=dgate[tile])
         ds *= opened[tile]
 
-    run_blocks(work, _tiles(xp, *s.shape))
+    run_blocks(work, _tiles(xp, len(s), s.shape[1], rows.shape[1]))
     dx, from_up, dw_gate, dw_up, dw_down = products(
         (dgate, w_gate), (dup, w_up), (dgate.T, rows), (dup.T, rows), (dy_rows.T, s)
     )
